@@ -1,0 +1,1 @@
+"""Deep structural causal models of chest X-rays."""

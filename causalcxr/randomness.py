@@ -1,0 +1,37 @@
+"""Random draws from an explicit seed, the same however many processes share a batch."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["Draws"]
+
+
+class Draws:
+    """Where every random number of one computation comes from.
+
+    With `seed=None` the draws come from torch's global generator, as Pyro users expect; the stream after
+    `torch.manual_seed(s)` equals the stream of `Draws(s)`. With `world` processes, each draws the rows of the
+    whole batch and keeps its own, so that N processes see the noise that one process would have seen.
+    """
+
+    def __init__(
+        self, seed: int | None = None, device: torch.device | str = "cpu", rank: int = 0, world: int = 1
+    ):
+        self.device, self.rank, self.world = torch.device(device), rank, world
+        self.generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+
+    def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Standard normal draws of `shape`, whose first dimension is the rows of this process."""
+        rows, *rest = shape
+        drawn = torch.randn(
+            rows * self.world, *rest, generator=self.generator, device=self.device, dtype=dtype
+        )
+        return drawn[self.rank * rows : (self.rank + 1) * rows]
+
+    def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Standard Gumbel draws (mean .577) of `shape`: minus the log of an exponential."""
+        rows, *rest = shape
+        drawn = torch.empty(rows * self.world, *rest, device=self.device, dtype=dtype)
+        drawn = drawn.exponential_(generator=self.generator)
+        smallest = torch.finfo(drawn.dtype).tiny  # an exponential draw can be exactly 0
+        return -drawn.clamp_min(smallest).log()[self.rank * rows : (self.rank + 1) * rows]

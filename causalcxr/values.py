@@ -1,0 +1,136 @@
+"""Values in natural units, as people write them, to tensors: labels to class indices, numbers checked.
+
+A batch is a plain dict from variable name to tensor, never mutated: binary and categorical `int64 (B,)` (class
+order is the graph's label order), continuous `float32 (B,)` in the graph's unit, image `uint8 (B, C, H, W)` in
+0..255 or float in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalcxr.errors import GraphError, nearest
+from causalcxr.graph import Graph, Variable
+
+__all__ = ["Batch", "decode", "encode", "encode_intervention", "image_to_float"]
+
+Batch = Mapping[str, Tensor]
+
+
+def encode(
+    variable: Variable,
+    value: Any,
+    n: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """One value for all rows (scalar or label), or one per row (sequence or tensor), as a tensor `(n,)`.
+
+    Raises GraphError: unknown label, class index or number outside the range, NaN, or a wrong number of rows.
+    """
+    rows = _as_list_or_tensor(value)
+    if variable.is_discrete:
+        encoded = _encode_discrete(variable, rows).to(device)
+    else:
+        encoded = _encode_continuous(variable, rows, dtype).to(device)
+    if encoded.ndim > 1 or (encoded.ndim == 1 and len(encoded) not in (1, n)):
+        got = "x".join(map(str, encoded.shape))
+        raise GraphError(f"'{variable.name}': expected one value or {n} (one per row), got {got}")
+    return encoded.expand(n)
+
+
+def encode_intervention(
+    graph: Graph,
+    do: Mapping[str, Any] | None,
+    n: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """An intervention such as `{"sex": "female", "age": 80}` as tensors `(n,)`.
+
+    Raises GraphError: unknown variable, the image (it has no children), or a value that `encode` refuses.
+    """
+    encoded = {}
+    for name, value in (do or {}).items():
+        variable = graph[name]
+        if variable.kind == "image":
+            raise GraphError(
+                f"do('{name}'): the image is an effect; intervene on {', '.join(graph.attributes)}"
+            )
+        encoded[name] = encode(variable, value, n, device, dtype)
+    return encoded
+
+
+def decode(variable: Variable, values: Tensor) -> list[Any]:
+    """Tensor `(n,)` to what a person reads: labels of a discrete variable, floats of a continuous one."""
+    if variable.is_discrete:
+        return [variable.labels[int(value)] for value in values]
+    return [float(value) for value in values]
+
+
+def image_to_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 levels to [0, 1]; a floating image is taken to be in [0, 1] already."""
+    if image.dtype == torch.uint8:
+        return image.to(dtype) / 255
+    return image.to(dtype)
+
+
+def _as_list_or_tensor(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value) if value.dtype.kind in "fiub" else value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return value
+
+
+def _encode_discrete(variable: Variable, rows: Any) -> Tensor:
+    if isinstance(rows, Tensor):
+        classes = rows
+    elif isinstance(rows, list):
+        classes = torch.tensor([_class_index(variable, row) for row in rows], dtype=torch.int64)
+    else:
+        classes = torch.tensor(_class_index(variable, rows), dtype=torch.int64)
+    bad = (classes < 0) | (classes >= len(variable.labels)) | (classes != classes.to(torch.int64))
+    if bad.any():
+        got = classes[bad][0].item() if classes.ndim else classes.item()
+        top = len(variable.labels) - 1
+        raise GraphError(f"'{variable.name}': class index {got:g} is not in 0..{top} ({_labels(variable)})")
+    return classes.to(torch.int64)
+
+
+def _class_index(variable: Variable, value: Any) -> int:
+    if isinstance(value, str):
+        if value not in variable.labels:
+            hint = nearest(value, variable.labels)
+            raise GraphError(
+                f"'{variable.name}' has no label '{value}'; {hint} (labels: {_labels(variable)})"
+            )
+        return variable.labels.index(value)
+    if isinstance(value, bool | int | np.integer):
+        return int(value)
+    raise GraphError(f"'{variable.name}': expected a label ({_labels(variable)}), got {value!r}")
+
+
+def _encode_continuous(variable: Variable, rows: Any, dtype: torch.dtype) -> Tensor:
+    try:
+        numbers = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise GraphError(f"'{variable.name}': expected a number in {variable.unit}, got {rows!r}") from None
+    low, high = variable.bounds
+    bad = ~((numbers >= low) & (numbers <= high))  # NaN is neither
+    if bad.any():
+        got = numbers[bad][0].item() if numbers.ndim else numbers.item()
+        raise GraphError(
+            f"'{variable.name}': {got:g} is not in [{low:g}, {high:g}] {variable.unit}".rstrip()
+            + "; widen 'range' in the graph if such values are meant"
+        )
+    return numbers.to(dtype)
+
+
+def _labels(variable: Variable) -> str:
+    return ", ".join(variable.labels)
