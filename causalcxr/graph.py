@@ -235,9 +235,7 @@ def _parse_range(declared: Any, where: str) -> tuple[float, float]:
     except (TypeError, ValueError):
         raise GraphError(f"{where}: 'range' must be [low, high], got {declared!r}") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise GraphError(
-            f"{where}: range upside down or not finite: [{low:g}, {high:g}]; low must be below high"
-        )
+        raise GraphError(f"{where}: range upside down or not finite: [{low:g}, {high:g}]; low must be below high")
     return low, high
 
 
@@ -257,9 +255,7 @@ def _check_edges(graph: str, variables: Mapping[str, Variable]) -> None:
                 hint = nearest(parent, variables)
                 raise GraphError(f"variable '{variable.name}': unknown parent '{parent}'; {hint}")
             if parent in images:
-                raise GraphError(
-                    f"image '{parent}' has a child, '{variable.name}'; an image cannot be a cause"
-                )
+                raise GraphError(f"image '{parent}' has a child, '{variable.name}'; an image cannot be a cause")
 
 
 def _topological(graph: str, variables: dict[str, Variable]) -> dict[str, Variable]:

@@ -14,18 +14,14 @@ class Draws:
     whole batch and keeps its own, so that N processes see the noise that one process would have seen.
     """
 
-    def __init__(
-        self, seed: int | None = None, device: torch.device | str = "cpu", rank: int = 0, world: int = 1
-    ):
+    def __init__(self, seed: int | None = None, device: torch.device | str = "cpu", rank: int = 0, world: int = 1):
         self.device, self.rank, self.world = torch.device(device), rank, world
         self.generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
 
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Standard normal draws of `shape`, whose first dimension is the rows of this process."""
         rows, *rest = shape
-        drawn = torch.randn(
-            rows * self.world, *rest, generator=self.generator, device=self.device, dtype=dtype
-        )
+        drawn = torch.randn(rows * self.world, *rest, generator=self.generator, device=self.device, dtype=dtype)
         return drawn[self.rank * rows : (self.rank + 1) * rows]
 
     def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

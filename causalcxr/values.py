@@ -57,9 +57,7 @@ def encode_intervention(
     for name, value in (do or {}).items():
         variable = graph[name]
         if variable.kind == "image":
-            raise GraphError(
-                f"do('{name}'): the image is an effect; intervene on {', '.join(graph.attributes)}"
-            )
+            raise GraphError(f"do('{name}'): the image is an effect; intervene on {', '.join(graph.attributes)}")
         encoded[name] = encode(variable, value, n, device, dtype)
     return encoded
 
@@ -107,9 +105,7 @@ def _class_index(variable: Variable, value: Any) -> int:
     if isinstance(value, str):
         if value not in variable.labels:
             hint = nearest(value, variable.labels)
-            raise GraphError(
-                f"'{variable.name}' has no label '{value}'; {hint} (labels: {_labels(variable)})"
-            )
+            raise GraphError(f"'{variable.name}' has no label '{value}'; {hint} (labels: {_labels(variable)})")
         return variable.labels.index(value)
     if isinstance(value, bool | int | np.integer):
         return int(value)

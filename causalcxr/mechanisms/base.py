@@ -85,9 +85,7 @@ class MechanismDistribution(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "MechanismDistribution":
         if torch.Size(batch_shape) != self.batch_shape:
-            raise ValueError(
-                f"a mechanism's rows are fixed by its parents: {self.batch_shape}, not {batch_shape}"
-            )
+            raise ValueError(f"a mechanism's rows are fixed by its parents: {self.batch_shape}, not {batch_shape}")
         return self
 
 
