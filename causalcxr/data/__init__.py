@@ -1,0 +1,1 @@
+"""Cohorts: one manifest and one memory-mapped image cache, whatever the source."""

@@ -1,0 +1,64 @@
+"""What to read, from where, and how its columns and labels map to the variables of the graph."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from causalcxr.errors import ConfigError, nearest
+
+__all__ = ["SOURCES", "DataConfig", "check_config", "expand"]
+
+SOURCES = ("simulator", "folder", "morphomnist")
+
+
+@dataclass
+class DataConfig:
+    """One cohort. `docs/own-data.md` shows the keys at work."""
+
+    source: str = "simulator"  # simulator | folder | morphomnist
+    root: str = ""  # folder that holds the images and the table; ~ and $VARIABLES are expanded
+    table: str = "metadata.csv"  # CSV, relative to root (source folder)
+    cache: str = "cache"  # folder in which prepared cohorts are kept
+    size: int = 64  # pixels a side
+    columns: dict[str, str] = field(default_factory=dict)  # what we need -> column of the table
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> {value in table: label}
+    separator: str = "|"  # between the values of one cell ("Atelectasis|Effusion"); empty: a cell is one value
+    validation_fraction: float = 0.1  # of the patients, when the table has no split column
+    test_fraction: float = 0.2  # the same; Morpho-MNIST has its own test part
+    split_seed: int = 0  # which patients these are
+    limit: int = 0  # rows read of each split, the first ones; 0 reads all
+    train: int = 8000  # simulated subjects
+    val: int = 1000
+    test: int = 1000
+    seed: int = 0  # of the simulated subjects
+    knobs: dict[str, float] = field(default_factory=dict)  # of the simulator; others keep their default
+    workers: int = 0  # threads that decode images; 0 is the number of cores
+
+
+def check_config(config: DataConfig) -> None:
+    """Refuse impossible values.
+
+    Raises ConfigError, one line that names the key, what came and what was expected.
+    """
+    if config.source not in SOURCES:
+        raise ConfigError(f"data.source: no source '{config.source}'; {nearest(config.source, SOURCES)}")
+    for key, lowest in {"size": 1, "limit": 0, "train": 1, "val": 1, "test": 1, "workers": 0}.items():
+        if getattr(config, key) < lowest:
+            raise ConfigError(f"data.{key}: expected a whole number from {lowest} up, got {getattr(config, key)}")
+    for key in ("validation_fraction", "test_fraction"):
+        if not 0 < getattr(config, key) < 1:
+            raise ConfigError(f"data.{key}: expected a number between 0 and 1, got {getattr(config, key):g}")
+    if config.validation_fraction + config.test_fraction >= 1:
+        raise ConfigError(
+            "data.validation_fraction + data.test_fraction leave nothing to train on: "
+            f"{config.validation_fraction:g} + {config.test_fraction:g} must be below 1"
+        )
+    for knob, value in config.knobs.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"data.knobs.{knob}: expected a finite number, got {value}")
+
+
+def expand(path: str) -> Path:
+    """A path as people write it: `~` and environment variables filled in, made absolute."""
+    return Path(os.path.expandvars(path)).expanduser().absolute()
