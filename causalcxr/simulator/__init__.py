@@ -1,0 +1,18 @@
+"""Simulated chest X-rays with known equations and stored noise, so that every counterfactual has a true answer."""
+
+from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, effusion_volume, graph, severity
+from causalcxr.simulator.noise import CHANNELS, noise
+from causalcxr.simulator.projection import counterfactual, render
+
+__all__ = [
+    "CHANNELS",
+    "DEFAULT",
+    "Knobs",
+    "attributes",
+    "counterfactual",
+    "effusion_volume",
+    "graph",
+    "noise",
+    "render",
+    "severity",
+]

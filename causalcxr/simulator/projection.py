@@ -1,0 +1,102 @@
+"""From path lengths to the image: Beer-Lambert with scatter, logarithm, noise, and one fixed film curve."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causalcxr.errors import ConfigError
+from causalcxr.simulator.anatomy import geometry
+from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, graph, race_contrast
+from causalcxr.simulator.noise import pixel_noise
+from causalcxr.simulator.tissue import paths
+from causalcxr.simulator.warp import body_coordinates, pixel_grid
+from causalcxr.values import encode_intervention
+
+__all__ = ["counterfactual", "render"]
+
+SOFT_ATTENUATION = 3.3  # per half image width: 0.165 per cm
+BONE_ATTENUATION = 6.0  # beyond the soft tissue that bone takes the place of
+SCATTER, SCATTER_ATTENUATION = 0.30, 0.60
+LEVEL, CONTRAST = 1.95, 2.1  # middle and slope of the film curve, over log exposure
+NOISE = 0.03  # standard deviation in log exposure
+PIXELS_AT_ONCE = 1 << 18  # bounds memory and keeps a pass within the processor's cache
+
+
+def render(u: Mapping[str, Tensor], p: Mapping[str, Tensor], size: int = 64, knobs: Knobs = DEFAULT) -> Tensor:
+    """Images `(B, 1, size, size)` in [0, 1] of subjects with noise `u` and attributes `p`.
+
+    Computed in the dtype of `p["age"]` (float32 from `attributes`) and differentiable with respect to it.
+    Raises ConfigError: a size that is not a whole number in 32..256.
+    """
+    if not isinstance(size, int) or not 32 <= size <= 256:
+        raise ConfigError(f"size of an image: expected a whole number from 32 to 256, got {size!r}")
+    n, at_once = len(p["age"]), max(1, PIXELS_AT_ONCE // (size * size))
+    parts = []
+    for start in range(0, n, at_once):
+        chosen = slice(start, start + at_once)
+        parts.append(
+            _render({k: v[chosen] for k, v in u.items()}, {k: v[chosen] for k, v in p.items()}, size, knobs)
+        )
+    return torch.cat(parts) if parts else p["age"].new_zeros(0, 1, size, size)
+
+
+def counterfactual(
+    u: Mapping[str, Tensor],
+    do: Mapping[str, Any] | None,
+    size: int = 64,
+    effect: str = "total",
+    knobs: Knobs = DEFAULT,
+) -> Tensor:
+    """The exact images `(B, 1, size, size)` of the same subjects had `do` been so.
+
+    `total`: descendants follow; `direct`: only the edges into the image change.
+    Raises GraphError for an intervention that the graph refuses, ConfigError for another effect or size.
+    """
+    if effect == "total":
+        return render(u, attributes(u, do, knobs), size, knobs)
+    if effect != "direct":
+        raise ConfigError(f"effect: expected 'total' or 'direct', got {effect!r}")
+    factual = attributes(u, knobs=knobs)
+    changed = encode_intervention(graph(knobs), do, len(factual["age"]), factual["age"].device)
+    return render(u, {**factual, **changed}, size, knobs)
+
+
+def _render(u: Mapping[str, Tensor], p: Mapping[str, Tensor], size: int, knobs: Knobs) -> Tensor:
+    dtype, device = p["age"].dtype, p["age"].device
+    grid = pixel_grid(size, dtype, device)
+    image_x, image_y = grid.repeat(size), grid.repeat_interleave(size)
+    x, y = body_coordinates(u, image_x, image_y, knobs)
+    lengths = paths(geometry(u, p, knobs), u["vessels"], x, y, 2.0 / size)
+    primary = torch.exp(-SOFT_ATTENUATION * lengths.soft - BONE_ATTENUATION * lengths.bone)
+    scatter = SCATTER * torch.exp(-SOFT_ATTENUATION * SCATTER_ATTENUATION * lengths.body)
+    film = -torch.log(primary + scatter) + knobs.pixel_noise * NOISE * pixel_noise(u["pixels"], size, dtype)
+    exposure, contrast = _acquisition(u, p, knobs, dtype)
+    film = film + exposure
+    if knobs.race_texture:
+        film = film + knobs.race_texture * _texture(u, p, image_x, image_y)
+    return (1.0 / (1.0 + torch.exp(contrast * (LEVEL - film)))).view(-1, 1, size, size)
+
+
+def _acquisition(
+    u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Offset in log exposure and contrast of each film, `(B, 1)`."""
+    drawn = knobs.variation * u["film"].clamp(-2.5, 2.5)
+    exposure = 0.12 * drawn[:, 0]
+    if knobs.race_exposure:
+        exposure = exposure + knobs.race_exposure * race_contrast(p["race"])
+    return exposure.to(dtype)[:, None], (CONTRAST * (1.0 + 0.12 * drawn[:, 1])).to(dtype)[:, None]
+
+
+def _texture(u: Mapping[str, Tensor], p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """A pattern of unit variance in a band of spatial frequencies that differs between the groups."""
+    frequency = (9.0 + 2.5 * race_contrast(p["race"])).to(x.dtype)[:, None]
+    drawn = (6.283185307 * u["texture"]).to(x.dtype)
+    total = torch.zeros(len(drawn), len(x), dtype=x.dtype, device=x.device)
+    for i in range(3):
+        angle, phase = drawn[:, i : i + 1], drawn[:, 3 + i : 4 + i]
+        along = torch.cos(angle) * x + torch.sin(angle) * y
+        total = total + torch.cos(3.14159265 * frequency * along + phase)
+    return total * (2.0 / 3.0) ** 0.5
