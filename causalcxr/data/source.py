@@ -1,0 +1,33 @@
+"""What a reader of a source gives: a table as the source has it, and the pixels of any of its rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["Source", "Unusable"]
+
+
+class Unusable(NamedTuple):
+    """Why a row can't be used: a reason that is counted, and a detail for the person who looks it up."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One opened source; nothing but its table has been read.
+
+    `table()` has text columns only, under the source's own names. `pixels(rows)` reads the rows of the table with
+    these numbers: `uint8 (C, size, size)` each, or Unusable. `about` is stored with the cohort; `key` is whatever
+    else the content depends on. Both are JSON.
+    """
+
+    where: str  # how an error names it: "table '/data/metadata.csv'"
+    about: dict[str, Any]
+    key: dict[str, Any]
+    table: Callable[[], pd.DataFrame]
+    pixels: Callable[[Sequence[int]], Sequence[np.ndarray | Unusable]]

@@ -1,0 +1,198 @@
+"""A source's table to rows that can be used: columns found, labels and numbers read, splits assigned."""
+
+import hashlib
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from causalcxr.data.config import DataConfig
+from causalcxr.data.source import Source, Unusable
+from causalcxr.errors import DataError, nearest
+from causalcxr.graph import Graph, Variable
+
+__all__ = ["REJECTED", "SPLITS", "find_columns", "read_table", "usable_rows"]
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {"valid": "val", "validate": "val", "validation": "val"}
+FIXED = ("row", "path", "patient_id", "split")  # the manifest's own columns
+REJECTED = ("row", "path", "reason", "detail")
+BLANK = ("", "nan", "na", "n/a", "null", "none")  # what tables write where nothing is known
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV as text, nothing guessed. Raises DataError: missing, not a CSV, empty, or a column named twice."""
+    try:
+        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"no table '{path}'; set data.root and data.table") from None
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise DataError(f"table '{path}' can't be read as CSV: {' '.join(str(error).split())}") from None
+    header = [str(name).strip() for name in cells.iloc[0]]
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(f"table '{path}' has the column '{name}' twice; rename one")
+    table = cells.iloc[1:].reset_index(drop=True)
+    table.columns = header
+    if table.empty:
+        raise DataError(f"table '{path}' has a header and no rows")
+    return table
+
+
+def find_columns(config: DataConfig, graph: Graph, table: pd.DataFrame, where: str) -> dict[str, str]:
+    """What we need (path, patient_id, split, attributes) to the column that has it.
+
+    `path` is needed only for a graph with an image. `split` is absent from the result if the table has none and
+    the configuration names none. Raises DataError: unknown key, missing column, a column used twice.
+    """
+    wanted = (*(("path",) if graph.image else ()), "patient_id", "split", *graph.attributes)
+    for attribute in graph.attributes:
+        if attribute in FIXED:
+            raise DataError(f"graph '{graph.name}': the attribute '{attribute}' has the name of a manifest column")
+    for key in config.columns:
+        if key not in wanted:
+            raise DataError(f"data.columns: '{key}' is nothing that is needed; {nearest(key, wanted)}")
+    columns = {key: config.columns.get(key, key) for key in wanted}
+    if "split" not in config.columns and "split" not in table.columns:
+        del columns["split"]
+    for key, column in columns.items():
+        if column not in table.columns:
+            hint = nearest(column, table.columns)
+            raise DataError(f"{where} has no column '{column}' for '{key}'; {hint} (data.columns.{key})")
+        for other in columns:
+            if other != key and columns[other] == column:
+                raise DataError(f"data.columns: '{key}' and '{other}' are both read from column '{column}'")
+    return columns
+
+
+def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The usable rows (row, path, patient_id, split, attributes) and the rejected (row, path, reason, detail).
+
+    Discrete attributes are labels of the graph, continuous ones float32. Images have not been looked at yet.
+    Raises DataError: unknown split name, a patient in two splits, a mapping to a label that the graph lacks.
+    """
+    table = source.table()
+    columns = find_columns(config, graph, table, source.where)
+    fixed = {"patient_id": _text(table, columns["patient_id"])}
+    if "split" in columns:
+        fixed["split"] = _named_splits(_text(table, columns["split"]), columns["split"], source.where)
+        _refuse_shared_patients(fixed["patient_id"], fixed["split"], source.where)
+    else:
+        fixed["split"] = _read_column(fixed["patient_id"], _split_of_patient(config))
+    fixed["path"] = _text(table, columns["path"]) if graph.image else [""] * len(table)
+    values = {
+        name: _read_column(_text(table, columns[name]), _cell_reader(config, graph[name]))
+        for name in graph.attributes
+    }
+    needed = ["patient_id", "split", *(["path"] if graph.image else [])]
+    usable: list[int] = []
+    rejected: list[tuple[int, str, str, str]] = []
+    for row in _first_of_each_split(fixed["split"], config.limit):
+        blank = (Unusable("blank value", f"{key} is empty") for key in needed if not fixed[key][row])
+        unread = (values[name][row] for name in values if isinstance(values[name][row], Unusable))
+        problem = next(chain(blank, unread), None)
+        if problem:
+            rejected.append((row, fixed["path"][row], problem.reason, problem.detail))
+        else:
+            usable.append(row)
+    kept: dict[str, Any] = {key: [fixed[key][row] for row in usable] for key in ("path", "patient_id", "split")}
+    for name in graph.attributes:
+        column = [values[name][row] for row in usable]
+        kept[name] = column if graph[name].is_discrete else np.array(column, dtype=np.float32)
+    return pd.DataFrame({"row": usable} | kept), pd.DataFrame(rejected, columns=list(REJECTED))
+
+
+def _text(table: pd.DataFrame, column: str) -> list[str]:
+    return [cell.strip() for cell in table[column]]
+
+
+def _read_column(cells: list[str], read: Callable[[str], Any]) -> list[Any]:
+    """Each distinct cell is read once: a million rows have few distinct ones."""
+    known = {cell: read(cell) for cell in dict.fromkeys(cells)}
+    return [known[cell] for cell in cells]
+
+
+def _cell_reader(config: DataConfig, variable: Variable) -> Callable[[str], Any]:
+    name = variable.name
+    if not variable.is_discrete:
+        if name in config.labels:
+            raise DataError(f"data.labels: '{name}' is continuous in the graph and has no labels")
+        return lambda cell: _number(cell, variable)
+    mapping = config.labels.get(name) or {label: label for label in variable.labels}
+    for value, label in mapping.items():
+        if label not in variable.labels:
+            raise DataError(
+                f"data.labels.{name}: '{value}' is mapped to '{label}', which is no label of the graph; "
+                f"{nearest(label, variable.labels)}"
+            )
+    return lambda cell: _label(cell, name, mapping, config.separator)
+
+
+def _label(cell: str, name: str, mapping: dict[str, str], separator: str) -> str | Unusable:
+    members = [member.strip() for member in cell.split(separator)] if separator else [cell]
+    found = list(dict.fromkeys(mapping[member] for member in members if member in mapping))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        return Unusable("ambiguous", f"{name}: '{cell}' is {' and '.join(found)}")
+    if cell.lower() in BLANK:
+        return Unusable("blank value", f"{name} is empty")
+    return Unusable("other value", f"{name}: '{cell}' maps to no label")
+
+
+def _number(cell: str, variable: Variable) -> np.float32 | Unusable:
+    if cell.lower() in BLANK:
+        return Unusable("blank value", f"{variable.name} is empty")
+    try:
+        number = float(cell)
+    except ValueError:
+        return Unusable("not a number", f"{variable.name}: '{cell}'")
+    low, high = variable.bounds
+    if not low <= number <= high:
+        expected = f"[{low:g}, {high:g}] {variable.unit}".rstrip()
+        return Unusable("out of range", f"{variable.name}: {number:g} is not in {expected}")
+    return np.float32(number)
+
+
+def _named_splits(cells: list[str], column: str, where: str) -> list[str]:
+    def split_of(cell: str) -> str:
+        if cell and cell.lower() not in SPLIT_NAMES:
+            hint = nearest(cell.lower(), SPLIT_NAMES)
+            raise DataError(f"{where}: unknown split '{cell}' in column '{column}'; {hint}")
+        return SPLIT_NAMES.get(cell.lower(), "")
+
+    return _read_column(cells, split_of)
+
+
+def _refuse_shared_patients(patients: list[str], splits: list[str], where: str) -> None:
+    split_of: dict[str, str] = {}
+    for patient, split in zip(patients, splits, strict=True):
+        if patient and split and split_of.setdefault(patient, split) != split:
+            both = f"{split_of[patient]} and {split}"
+            raise DataError(f"{where}: patient '{patient}' is in {both}; a patient belongs to one split")
+
+
+def _split_of_patient(config: DataConfig) -> Callable[[str], str]:
+    """A split drawn from the seed and the patient's name alone, so that it stays when the table grows."""
+
+    def split_of(patient: str) -> str:
+        digest = hashlib.sha256(f"{config.split_seed}:{patient}".encode()).digest()
+        uniform = int.from_bytes(digest[:8], "big") / 2**64
+        if uniform < config.test_fraction:
+            return "test"
+        return "val" if uniform < config.test_fraction + config.validation_fraction else "train"
+
+    return split_of
+
+
+def _first_of_each_split(splits: list[str], limit: int) -> list[int]:
+    taken = dict.fromkeys(splits, 0)
+    rows = []
+    for row, split in enumerate(splits):
+        taken[split] += 1
+        if not limit or taken[split] <= limit:
+            rows.append(row)
+    return rows
