@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from causalcxr.data.config import DataConfig
 from causalcxr.data.source import Source, Unusable
-from causalcxr.data.table import REJECTED, SPLITS, usable_rows
+from causalcxr.data.table import SPLITS, Rejected, usable_rows
 from causalcxr.errors import DataError
 from causalcxr.graph import Graph
 
@@ -43,15 +43,14 @@ def build(folder: Path, config: DataConfig, graph: Graph, source: Source) -> dic
     if graph.image:
         shape = (graph[graph.image].channels, config.size, config.size)
         unusable = _write_images(folder / "images.npy", rows, source, shape, config.workers or os.cpu_count() or 1)
-        lost = pd.DataFrame(
-            [(rows["row"][i], rows["path"][i], *problem) for i, problem in unusable.items()],
-            columns=list(REJECTED),
-        )
+        table_rows, paths = rows["row"].tolist(), rows["path"].tolist()
+        rejected += [Rejected(table_rows[i], paths[i], *problem) for i, problem in unusable.items()]
+        rejected.sort()
         rows = rows.drop(index=list(unusable))
-        rejected = pd.concat([rejected, lost]).sort_values("row") if len(lost) else rejected
         _check_splits(rows, rejected)
     rows.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
-    rejected.to_csv(folder / "rejected.csv", index=False, lineterminator="\n")
+    listed = pd.DataFrame(rejected, columns=list(Rejected._fields))
+    listed.to_csv(folder / "rejected.csv", index=False, lineterminator="\n")
     described = {
         "format": FORMAT,
         "graph": {"name": graph.name, "variables": describe_variables(graph)},
@@ -89,12 +88,12 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def count_by_reason(rejected: pd.DataFrame) -> dict[str, int]:
+def count_by_reason(rejected: list[Rejected]) -> dict[str, int]:
     """How many rows were rejected for which reason, the most common first."""
-    return dict(Counter(rejected["reason"]).most_common())
+    return dict(Counter(row.reason for row in rejected).most_common())
 
 
-def _check_splits(rows: pd.DataFrame, rejected: pd.DataFrame) -> None:
+def _check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items()) or "nothing rejected"
     if rows.empty:
         raise DataError(f"none of {len(rejected):,} rows can be used: {reasons}")

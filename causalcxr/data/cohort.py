@@ -40,7 +40,7 @@ READERS = {"simulator": simulator_source, "folder": folder_source, "morphomnist"
 BUILDING = ".building-"  # prefix of the temporary folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cohort:
     """Prepared data. `manifest` has row (in the source), path, patient_id, split and one column per attribute.
 

@@ -47,7 +47,8 @@ def existing_root(config: DataConfig) -> Path:
         raise DataError(f"data.root is empty; set it to the folder of the source '{config.source}'")
     root = expand(config.root)
     if not root.is_dir():
-        raise DataError(f"data.root: no folder '{root}'")
+        unset = "; its environment variable is not set" if "$" in str(root) else ""
+        raise DataError(f"data.root: no folder '{root}'{unset}")
     return root
 
 

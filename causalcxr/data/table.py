@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,21 @@ from causalcxr.data.source import Source, Unusable
 from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph, Variable
 
-__all__ = ["REJECTED", "SPLITS", "find_columns", "read_table", "usable_rows"]
+__all__ = ["SPLITS", "Rejected", "find_columns", "read_table", "usable_rows"]
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {"valid": "val", "validate": "val", "validation": "val"}
 FIXED = ("row", "path", "patient_id", "split")  # the manifest's own columns
-REJECTED = ("row", "path", "reason", "detail")
 BLANK = ("", "nan", "na", "n/a", "null", "none")  # what tables write where nothing is known
+
+
+class Rejected(NamedTuple):
+    """A row of the source that can't be used; a line of rejected.csv."""
+
+    row: int
+    path: str
+    reason: str
+    detail: str
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -68,41 +76,52 @@ def find_columns(config: DataConfig, graph: Graph, table: pd.DataFrame, where: s
     return columns
 
 
-def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The usable rows (row, path, patient_id, split, attributes) and the rejected (row, path, reason, detail).
+def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.DataFrame, list[Rejected]]:
+    """The usable rows (row, path, patient_id, split, attributes) and the rejected ones, in the order of the table.
 
     Discrete attributes are labels of the graph, continuous ones float32. Images have not been looked at yet.
-    Raises DataError: unknown split name, a patient in two splits, a mapping to a label that the graph lacks.
+    Raises DataError: unknown split name, a patient in two splits, a mapping of an unknown attribute or label.
     """
     table = source.table()
     columns = find_columns(config, graph, table, source.where)
-    fixed = {"patient_id": _text(table, columns["patient_id"])}
-    if "split" in columns:
-        fixed["split"] = _named_splits(_text(table, columns["split"]), columns["split"], source.where)
-        _refuse_shared_patients(fixed["patient_id"], fixed["split"], source.where)
-    else:
-        fixed["split"] = _read_column(fixed["patient_id"], _split_of_patient(config))
-    fixed["path"] = _text(table, columns["path"]) if graph.image else [""] * len(table)
+    for name in config.labels:
+        if name not in graph.attributes:
+            raise DataError(f"data.labels: no attribute '{name}' in the graph; {nearest(name, graph.attributes)}")
+    fixed = _fixed_columns(config, table, columns, source.where)
     values = {
         name: _read_column(_text(table, columns[name]), _cell_reader(config, graph[name]))
         for name in graph.attributes
     }
-    needed = ["patient_id", "split", *(["path"] if graph.image else [])]
     usable: list[int] = []
-    rejected: list[tuple[int, str, str, str]] = []
+    rejected: list[Rejected] = []
     for row in _first_of_each_split(fixed["split"], config.limit):
-        blank = (Unusable("blank value", f"{key} is empty") for key in needed if not fixed[key][row])
-        unread = (values[name][row] for name in values if isinstance(values[name][row], Unusable))
-        problem = next(chain(blank, unread), None)
-        if problem:
-            rejected.append((row, fixed["path"][row], problem.reason, problem.detail))
+        blank = (
+            Unusable("blank value", f"{key} is empty") for key in columns if key in fixed and not fixed[key][row]
+        )
+        unread = (column[row] for column in values.values() if isinstance(column[row], Unusable))
+        if problem := next(chain(blank, unread), None):
+            rejected.append(Rejected(row, fixed["path"][row], problem.reason, problem.detail))
         else:
             usable.append(row)
-    kept: dict[str, Any] = {key: [fixed[key][row] for row in usable] for key in ("path", "patient_id", "split")}
+    kept: dict[str, Any] = {key: [column[row] for row in usable] for key, column in (fixed | values).items()}
     for name in graph.attributes:
-        column = [values[name][row] for row in usable]
-        kept[name] = column if graph[name].is_discrete else np.array(column, dtype=np.float32)
-    return pd.DataFrame({"row": usable} | kept), pd.DataFrame(rejected, columns=list(REJECTED))
+        if not graph[name].is_discrete:
+            kept[name] = np.array(kept[name], dtype=np.float32)
+    return pd.DataFrame({"row": usable} | kept), rejected
+
+
+def _fixed_columns(
+    config: DataConfig, table: pd.DataFrame, columns: dict[str, str], where: str
+) -> dict[str, list[str]]:
+    """Path, patient_id and split of every row; an empty text where the table has nothing."""
+    paths = _text(table, columns["path"]) if "path" in columns else [""] * len(table)
+    patients = _text(table, columns["patient_id"])
+    if "split" in columns:
+        splits = _named_splits(_text(table, columns["split"]), columns["split"], where)
+        _refuse_shared_patients(patients, splits, where)
+    else:
+        splits = _read_column(patients, _split_of_patient(config))
+    return {"path": paths, "patient_id": patients, "split": splits}
 
 
 def _text(table: pd.DataFrame, column: str) -> list[str]:
