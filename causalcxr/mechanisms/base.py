@@ -1,7 +1,7 @@
 """The contract that every mechanism keeps, and the encoding of parents that they share."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -14,10 +14,20 @@ from causalcxr.graph import Variable
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch
 
-__all__ = ["Mechanism", "MechanismDistribution", "ParentEncoder"]
+__all__ = ["LocalPyroModule", "Mechanism", "MechanismDistribution", "ParentEncoder"]
 
 
-class Mechanism(PyroModule):
+class LocalPyroModule(PyroModule):
+    """A PyroModule whose parameters stay in the module, never in Pyro's global parameter store.
+
+    A call does not enter Pyro's parameter context, which is what registers them there; sample sites are unaffected.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module.__call__(self, *args, **kwargs)
+
+
+class Mechanism(LocalPyroModule):
     """A structural equation `v := f(noise, parents)` with its exogenous noise.
 
     Noise is a tensor, or (image) a small object; parents are a batch that may hold other variables too.
@@ -57,7 +67,7 @@ class MechanismDistribution(TorchDistribution):
     """`p(v | parents)` of a mechanism: sampling runs the structural equation on fresh noise."""
 
     has_rsample = False
-    arg_constraints = {}  # noqa: RUF012 (torch's protocol)
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, mechanism: Mechanism, parents: Batch, n: int):
         self.mechanism, self.parent_values = mechanism, parents
@@ -116,7 +126,7 @@ class ParentEncoder(nn.Module):
         for parent in self.parents:
             value = batch[parent.name]
             if parent.is_discrete:
-                features.append(F.one_hot(value, len(parent.labels)).to(self.loc.dtype))
+                features.append(F.one_hot(value.long(), len(parent.labels)).to(self.loc.dtype))
             else:
                 features.append(((value.to(self.loc.dtype) - self.loc[i]) / self.scale[i]).unsqueeze(-1))
                 i += 1

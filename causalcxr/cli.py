@@ -1,0 +1,119 @@
+"""The command line: train, evaluate, counterfactual, simulate."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from causalcxr.errors import CausalCXRError, ConfigError, nearest
+
+__all__ = ["main"]
+
+USAGE = """usage: causalcxr COMMAND ...
+
+  causalcxr train preset=quickstart run=runs/demo      train a model (run it again to go on after a kill)
+  causalcxr evaluate run=runs/demo                     metrics.json and report.html of a trained model
+  causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
+  causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
+
+train and evaluate take key=value arguments; see docs/architecture.md for the keys."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 2 an error that the user can mend, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _set_up_logging()
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            sys.stdout.write(USAGE + "\n")
+            return 0
+        name, rest = arguments[0], arguments[1:]
+        if name not in COMMANDS:
+            raise ConfigError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
+        COMMANDS[name](rest)
+    except CausalCXRError as error:
+        sys.stderr.write(f"causalcxr: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("causalcxr: interrupted; the same command goes on from the last checkpoint\n")
+        return 130
+    return 0
+
+
+def _train(arguments: list[str]) -> None:
+    from causalcxr.config import load_config
+    from causalcxr.train import train
+
+    folder = train(load_config(arguments))
+    _say(f"trained: {folder}\nnext: causalcxr evaluate run={folder}")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    from causalcxr.evaluate import evaluate
+
+    report = evaluate(arguments)
+    _say(f"report: {report}")
+
+
+def _counterfactual(arguments: list[str]) -> None:
+    from causalcxr.ask import ask
+
+    parser = _Parser("causalcxr counterfactual")
+    parser.add_argument("run", help="folder of a trained run")
+    parser.add_argument("image", help="image file of one patient")
+    parser.add_argument("--with", dest="given", nargs="+", default=[], metavar="NAME=VALUE", help="its attributes")
+    parser.add_argument("--do", nargs="+", required=True, metavar="NAME=VALUE", help="the intervention")
+    parser.add_argument("--effect", default="total", help="total, direct or indirect")
+    parser.add_argument("--seed", type=int, default=0, help="of the abduction")
+    parser.add_argument("--out", default="counterfactual.png", help="picture; the numbers go beside it as JSON")
+    options = parser.parse_args(arguments)
+    picture, numbers = ask(
+        options.run, options.image, options.given, options.do, options.effect, options.seed, options.out
+    )
+    _say(f"wrote {picture} and {numbers}")
+
+
+def _simulate(arguments: list[str]) -> None:
+    from causalcxr.simulate import simulate
+
+    parser = _Parser("causalcxr simulate")
+    parser.add_argument("out", help="folder to write: images, metadata.csv, contact sheet, counterfactual grid")
+    parser.add_argument("--n", type=int, default=100, help="subjects")
+    parser.add_argument("--size", type=int, default=128, help="pixels a side, 32 to 256")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--do", nargs="+", default=[], metavar="NAME=VALUE", help="an intervention on everyone")
+    options = parser.parse_args(arguments)
+    folder = simulate(options.out, options.n, options.size, options.seed, options.do)
+    _say(f"wrote {options.n} X-rays to {folder}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "counterfactual": _counterfactual,
+    "simulate": _simulate,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argument errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog.removeprefix('causalcxr ')}: {message}; see {self.prog} --help")
+
+
+def _set_up_logging() -> None:
+    first_process = int(os.environ.get("RANK", 0)) == 0
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("causalcxr").setLevel(logging.INFO if first_process else logging.ERROR)
+
+
+def _say(text: str) -> None:
+    if int(os.environ.get("RANK", 0)) == 0:
+        sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The typed configuration: dataclasses with their defaults, presets, and overrides such as `train.seed=1`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, ConfigTypeError, OmegaConfBaseException, ValidationError
+
+from causalcxr.data.config import DataConfig
+from causalcxr.errors import ConfigError, nearest
+from causalcxr.mechanisms.hvae import HVAEConfig
+from causalcxr.mechanisms.spline import SplineConfig
+
+__all__ = [
+    "Config",
+    "EvaluateConfig",
+    "LogConfig",
+    "ModelConfig",
+    "StageConfig",
+    "TrainConfig",
+    "load_config",
+    "override_config",
+    "read_config",
+    "shipped_presets",
+    "to_yaml",
+]
+
+
+@dataclass
+class StageConfig:
+    """How one stage is optimised: AdamW, warm-up, cosine decay, clipping, moving average of the weights."""
+
+    steps: int = 1000
+    batch_size: int = 32  # rows a process and micro-step; the effective batch is this x accumulate x processes
+    accumulate: int = 1  # micro-steps to one optimiser step
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.1  # at the last step, as a fraction of learning_rate
+    warmup_steps: int = 100
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    clip_norm: float = 200.0  # gradients with a larger norm are scaled down to it
+    skip_norm: float = 0.0  # a step with a larger norm is skipped; 0 never skips
+    ema_decay: float = 0.99  # of the weights that are validated and kept
+    validate_every: int = 250
+    validate_rows: int = 1024  # of the validation split; 0 takes all
+    checkpoint_every: int = 250
+
+
+@dataclass
+class TrainConfig:
+    """What `train.py` does, on which device, and with which seed."""
+
+    stages: list[str] = field(default_factory=lambda: ["attributes", "image"])
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    precision: str = "auto"  # auto | 32-true | bf16-mixed | 16-mixed; auto is bf16-mixed on a GPU that has it
+    threads: int = 0  # of the CPU; 0 leaves torch's choice
+    log_every: int = 50
+    max_bad_steps: int = 10  # steps skipped for a non-finite loss or gradient before training stops
+    attributes: StageConfig = field(
+        default_factory=lambda: StageConfig(steps=2000, batch_size=256, learning_rate=5e-3, validate_rows=0)
+    )
+    image: StageConfig = field(default_factory=StageConfig)
+
+
+@dataclass
+class ModelConfig:
+    """The mechanisms' hyperparameters."""
+
+    spline: SplineConfig = field(default_factory=SplineConfig)
+    image: HVAEConfig = field(default_factory=HVAEConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """What `evaluate.py` measures and draws."""
+
+    rows: int = 512  # of the test split; 0 takes all
+    batch_size: int = 64
+    seed: int = 0
+    gallery_rows: int = 6
+    samples: int = 24
+    cycles: int = 10  # of the null intervention, for composition
+    interventions: list[str] = field(default_factory=list)  # "age=80", ...; empty: chosen from the graph
+
+
+@dataclass
+class LogConfig:
+    """Where the curves go besides metrics.jsonl."""
+
+    wandb: str = "off"  # off | offline | online
+    project: str = "causalcxr"
+
+
+@dataclass
+class Config:
+    """Everything that determines a run."""
+
+    run: str = "runs/default"  # the folder that holds everything about the run
+    graph: str = "chest"  # a shipped graph's name, or a YAML file
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+STAGES = ("attributes", "image")
+CHOICES: dict[str, Sequence[str]] = {
+    "train.device": ("auto", "cpu", "cuda"),
+    "train.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "log.wandb": ("off", "offline", "online"),
+    "data.source": ("simulator", "folder", "morphomnist"),
+}
+POSITIVE = "a number above 0"
+NOT_NEGATIVE = "a number of at least 0"
+FRACTION = "a number in [0, 1]"
+# By the last part of a key: what a value must be.
+BOUNDS: dict[str, str] = {
+    **dict.fromkeys(
+        ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every"], POSITIVE
+    ),
+    **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
+    **dict.fromkeys(["gallery_rows", "samples"], POSITIVE),
+    **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
+    **dict.fromkeys(["threads", "max_bad_steps", "workers"], NOT_NEGATIVE),
+    **dict.fromkeys(["final_learning_rate", "beta1", "beta2", "ema_decay"], FRACTION),
+}
+HOLDS: dict[str, Callable[[float], bool]] = {
+    POSITIVE: lambda value: value > 0,
+    NOT_NEGATIVE: lambda value: value >= 0,
+    FRACTION: lambda value: 0 <= value <= 1,
+}
+
+
+def load_config(arguments: Iterable[str]) -> Config:
+    """The configuration from `key=value` arguments; `preset=NAME` (or a YAML file) is applied first.
+
+    Raises ConfigError, one line that names the key, what came, what was expected and the nearest valid key.
+    """
+    pairs = [_split_argument(argument) for argument in arguments]
+    presets = [value for key, value in pairs if key == "preset"]
+    config = OmegaConf.structured(Config)
+    for preset in presets:
+        config.run = f"runs/{Path(preset).stem}"
+        config = _merge_preset(config, preset)
+    return _finish(_merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"]))
+
+
+def override_config(config: Config, arguments: Iterable[str]) -> Config:
+    """A copy of a configuration with `key=value` arguments put over it."""
+    pairs = [_split_argument(argument) for argument in arguments]
+    return _finish(_merge_pairs(OmegaConf.structured(config), pairs))
+
+
+def read_config(path: Path) -> Config:
+    """A configuration that `to_yaml` wrote, for example a run's `config.yaml`."""
+    return _finish(_merge(OmegaConf.structured(Config), _read_yaml(path), f"in '{path}'"))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def shipped_presets() -> dict[str, Any]:
+    """The presets that come with the package: name to readable resource."""
+    folder = files("causalcxr") / "presets"
+    return {Path(f.name).stem: f for f in folder.iterdir() if f.name.endswith(".yaml")}
+
+
+def _split_argument(argument: str) -> tuple[str, str]:
+    key, equals, value = argument.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"argument '{argument}': expected key=value, for example train.seed=1")
+    return key, value
+
+
+def _merge_pairs(config: DictConfig, pairs: Sequence[tuple[str, str]]) -> DictConfig:
+    for key, value in pairs:
+        config = _merge(config, OmegaConf.from_dotlist([f"{key}={value}"]), "on the command line")
+    return config
+
+
+def _merge_preset(config: DictConfig, name: str) -> DictConfig:
+    shipped = shipped_presets()
+    if name not in shipped and not Path(name).is_file():
+        raise ConfigError(f"no preset '{name}': not a file and not a shipped preset; {nearest(name, shipped)}")
+    declared = _read_yaml(shipped.get(name, Path(name)))
+    for included in declared.pop("include", []):
+        config = _merge_preset(config, included)
+    return _merge(config, declared, f"in preset '{name}'")
+
+
+def _read_yaml(source: Any) -> DictConfig:
+    try:
+        declared = OmegaConf.create(yaml.safe_load(source.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"'{source}' can't be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(declared, DictConfig):
+        raise ConfigError(f"'{source}': expected keys and values, got a list")
+    return declared
+
+
+def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(config, override)
+    except ConfigKeyError as error:
+        key = error.full_key or str(error.key)
+        known = list(_leaves(config)) + list(_branches(config))
+        raise ConfigError(f"unknown key '{key}' {where}; {nearest(key, known)}") from None
+    except (ValidationError, ConfigTypeError) as error:
+        reason = str(error).splitlines()[0]
+        key = error.full_key or _first_key(override)
+        raise ConfigError(f"'{key}' {where}: {reason}; the default is {_value_at(config, key)!r}") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration {where}: {str(error).splitlines()[0]}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _finish(config: DictConfig) -> Config:
+    try:
+        OmegaConf.resolve(config)
+        for key, value in _leaves(config).items():
+            _check_value(key, value)
+        _check_stages(config.train.stages)
+        finished = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from None
+    assert isinstance(finished, Config)
+    return finished
+
+
+def _check_value(key: str, value: Any) -> None:
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(f"'{key}' is '{value}'; {nearest(str(value), CHOICES[key])}")
+    expected = BOUNDS.get(key.rpartition(".")[2])
+    if expected and isinstance(value, int | float) and not HOLDS[expected](value):
+        raise ConfigError(f"'{key}' is {value}; expected {expected}")
+
+
+def _check_stages(stages: Sequence[str]) -> None:
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(f"'train.stages' has '{stage}'; {nearest(stage, STAGES)}")
+
+
+def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in config:
+        value, name = config._get_node(key), f"{prefix}{key}"
+        if isinstance(value, DictConfig):
+            found |= _leaves(value, f"{name}.")
+        else:
+            found[name] = list(value) if isinstance(value, ListConfig) else value._value()
+    return found
+
+
+def _branches(config: DictConfig, prefix: str = "") -> list[str]:
+    inner = [(f"{prefix}{key}", config._get_node(key)) for key in config]
+    return [
+        name for key, node in inner if isinstance(node, DictConfig) for name in (key, *_branches(node, f"{key}."))
+    ]
+
+
+def _first_key(override: Any) -> str:
+    return next(iter(_leaves(override)), "?") if isinstance(override, DictConfig) else "?"
+
+
+def _value_at(config: DictConfig, key: str) -> Any:
+    value = OmegaConf.select(config, key, throw_on_missing=False)
+    return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value

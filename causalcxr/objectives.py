@@ -1,0 +1,58 @@
+"""What each stage minimises: the negative log-likelihood of the attributes, and the image's negative ELBO."""
+
+import math
+
+from torch import Tensor, nn
+
+from causalcxr.randomness import Draws
+from causalcxr.scm import StructuralCausalModel
+from causalcxr.values import Batch
+
+__all__ = ["AttributesObjective", "ImageObjective", "Objective", "build_objective"]
+
+
+class Objective(nn.Module):
+    """A loss of each row, by variable. Its parameters are those that the stage trains, and no others."""
+
+    needs_image = False
+    names: tuple[str, ...] = ()
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Loss of every row `(B,)` by variable; the stage minimises the mean of their sum."""
+        raise NotImplementedError
+
+
+class AttributesObjective(Objective):
+    """Negative log-likelihood of each attribute given its parents, in nats."""
+
+    def __init__(self, scm: StructuralCausalModel):
+        super().__init__()
+        self.names = scm.graph.attributes
+        self.mechanisms = nn.ModuleDict({name: scm.mechanism(name) for name in self.names})
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        return {
+            name: -mechanism.log_prob(batch[name], batch, draws)  # pyright: ignore[reportCallIssue]
+            for name, mechanism in self.mechanisms.items()
+        }
+
+
+class ImageObjective(Objective):
+    """Negative ELBO of the image given its parents, in bits per dimension."""
+
+    needs_image = True
+
+    def __init__(self, scm: StructuralCausalModel):
+        super().__init__()
+        assert scm.graph.image is not None
+        self.names, self.mechanism = (scm.graph.image,), scm.mechanism(scm.graph.image)
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        image = batch[self.names[0]]
+        nats = -self.mechanism.log_prob(image, batch, draws)
+        return {self.names[0]: nats / (math.log(2) * image[0].numel())}
+
+
+def build_objective(stage: str, scm: StructuralCausalModel) -> Objective:
+    """The objective of a stage by its name."""
+    return {"attributes": AttributesObjective, "image": ImageObjective}[stage](scm)

@@ -1,0 +1,174 @@
+"""A run is a folder: configuration, graph, weights, curves, provenance; and the way back from it to a model."""
+
+import json
+import platform
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from causalcxr.config import Config, read_config, to_yaml
+from causalcxr.errors import ConfigError, GraphError, RunError
+from causalcxr.files import load_tensors, save_tensors, write_atomically, write_json
+from causalcxr.graph import Graph, graph_from_dict, load_graph
+from causalcxr.scm import StructuralCausalModel
+
+__all__ = ["Run", "create_run", "load", "open_run"]
+
+REPORTED_PACKAGES = ("causalcxr", "torch", "pyro-ppl", "normflows", "numpy", "lightning-fabric", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its configuration and graph."""
+
+    folder: Path
+    config: Config
+    graph: Graph
+
+    @property
+    def state(self) -> Path:
+        """Folder of the checkpoints from which a killed run goes on."""
+        return self.folder / "state"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made this run: versions, data, device, seconds by stage."""
+        path = self.folder / "provenance.json"
+        return json.loads(path.read_text()) if path.exists() else {"seconds": {}}
+
+    def note(self, **facts: Any) -> None:
+        """Add to the provenance; `seconds` are merged stage by stage."""
+        known = self.provenance
+        seconds = known.get("seconds", {}) | facts.pop("seconds", {})
+        write_json(self.folder / "provenance.json", {**known, **facts, "seconds": seconds})
+
+    def build_model(self) -> StructuralCausalModel:
+        """An untrained model of this run's graph, the same for the same `train.seed`."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.config.train.seed)
+            return StructuralCausalModel(self.graph, self.config.model.image, self.config.model.spline)
+
+    def save_model(self, scm: StructuralCausalModel, stages: list[str]) -> None:
+        """Write `model.safetensors` with the names of the stages that are finished."""
+        metadata = {"graph": self.graph.to_dict(), "stages": stages}
+        save_tensors(self.folder / "model.safetensors", scm.state_dict(), metadata)
+
+    def finished_stages(self) -> list[str]:
+        """The stages whose weights `model.safetensors` holds."""
+        path = self.folder / "model.safetensors"
+        return load_tensors(path)[1]["stages"] if path.exists() else []
+
+    def load_weights(self, scm: StructuralCausalModel) -> None:
+        """Put the stored weights into a model. Raises RunError: another graph, other shapes, broken file."""
+        path = self.folder / "model.safetensors"
+        tensors, metadata = load_tensors(path)
+        if metadata["graph"] != scm.graph.to_dict():
+            other = metadata["graph"]["name"]
+            raise RunError(
+                f"'{path}' holds a model of another graph ('{other}', variables "
+                f"{', '.join(metadata['graph']['variables'])}), not of this '{scm.graph.name}'; train again"
+            )
+        expected = {name: tuple(tensor.shape) for name, tensor in scm.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        different = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        if different:
+            name = different[0]
+            raise RunError(
+                f"'{path}' does not fit its configuration: '{name}' is {found.get(name)}, expected "
+                f"{expected.get(name)} ({len(different)} differ); train again with another run="
+            )
+        scm.load_state_dict(tensors)
+
+
+def create_run(config: Config) -> Run:
+    """The run folder of a configuration: made if new, opened if it was made by the same configuration.
+
+    Raises RunError where the folder belongs to another configuration.
+    """
+    folder = Path(config.run)
+    graph = load_graph(config.graph)
+    if (folder / "config.yaml").exists():
+        run = open_run(folder)
+        _refuse_other_config(run, config, graph)
+        return Run(folder, config, graph)
+    write_atomically(folder / "graph.yaml", yaml.safe_dump(graph.to_dict(), sort_keys=False, allow_unicode=True))
+    write_atomically(folder / "config.yaml", to_yaml(config))
+    (folder / "state").mkdir(exist_ok=True)
+    return Run(folder, config, graph)
+
+
+def open_run(folder: str | Path) -> Run:
+    """An existing run folder. Raises RunError: no such folder, or files missing or unreadable."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"no run folder '{folder}'; train one with: causalcxr train preset=quickstart run={folder}")
+    for name in ("config.yaml", "graph.yaml"):
+        if not (folder / name).is_file():
+            raise RunError(f"'{folder}' is not a run folder: it has no '{name}'; train into it first")
+    try:
+        config = read_config(folder / "config.yaml")
+        graph = graph_from_dict(yaml.safe_load((folder / "graph.yaml").read_text(encoding="utf-8")))
+    except (ConfigError, GraphError, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"run folder '{folder}' can't be read: {reason}") from None
+    config.run = str(folder)
+    return Run(folder, config, graph)
+
+
+def load(folder: str | Path, device: str = "cpu") -> StructuralCausalModel:
+    """The trained model of a run, ready to query: `causalcxr.load("runs/demo").counterfactual(...)`.
+
+    Raises RunError: no such run, unfinished training, or files that don't fit each other.
+    """
+    run = open_run(folder)
+    missing = [stage for stage in run.config.train.stages if stage not in run.finished_stages()]
+    if missing:
+        raise RunError(f"run '{folder}' has not finished stage '{missing[0]}'; train with run={folder} to go on")
+    scm = run.build_model()
+    run.load_weights(scm)
+    return scm.to(device).eval().requires_grad_(False)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, and the commit of the checkout if there is one."""
+    found = {"python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    commit = _git_commit()
+    return found | ({"git_commit": commit} if commit else {})
+
+
+def _git_commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    with suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
+
+
+def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
+    """Evaluation and logging may change between sittings; what determines the weights may not."""
+    if run.graph != graph:
+        raise RunError(f"run '{run.folder}' was made with another graph; choose another run= or delete it")
+    old, new = yaml.safe_load(to_yaml(run.config)), yaml.safe_load(to_yaml(config))
+    for section in ("data", "model", "train"):
+        for key, before, now in _differences(old[section], new[section], section):
+            if key not in ("data.cache", "data.workers", "train.threads", "train.log_every"):
+                raise RunError(
+                    f"run '{run.folder}' was made with {key}={before}, now it is {now}; choose another run=, "
+                    "or delete the folder to start over"
+                )
+
+
+def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{key}.{k}")]
+    return [] if old == new else [(key, old, new)]

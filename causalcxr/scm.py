@@ -1,0 +1,245 @@
+"""The structural causal model: sample, abduct, counterfactual, log_prob; a Pyro model with a site per variable."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from causalcxr.errors import GraphError, nearest
+from causalcxr.graph import Graph, Variable
+from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
+from causalcxr.mechanisms.categorical import CategoricalMechanism
+from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
+from causalcxr.randomness import Draws
+from causalcxr.values import Batch, encode, encode_intervention, image_to_float
+
+__all__ = ["EFFECTS", "Abduction", "StructuralCausalModel"]
+
+EFFECTS = ("total", "direct", "indirect")
+Noise = Tensor | ImageNoise
+
+
+@dataclass(frozen=True)
+class Abduction:
+    """What abduction gives: the exogenous noise of every variable and the factual values, row by row.
+
+    Reuse it for any number of interventions: each then costs no encoder pass.
+    """
+
+    noise: Mapping[str, Noise]
+    factual: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.factual.values())))
+
+    def with_noise(self, name: str, noise: Noise) -> "Abduction":
+        """The same rows with the noise of one variable replaced, for example pixel noise redrawn."""
+        return Abduction({**self.noise, name: noise}, self.factual)
+
+
+class StructuralCausalModel(LocalPyroModule):
+    """One mechanism per variable of a graph.
+
+    >>> scm = StructuralCausalModel(load_graph("chest"))
+    >>> noise = scm.abduct(batch)
+    >>> older = scm.counterfactual(noise, do={"age": 80})
+    >>> two = scm.counterfactual(noise, do=[{"sex": "male"}, {"age": 80, "finding": "Pleural Effusion"}])
+
+    As a Pyro model, `scm(n)` has one sample site per variable inside the plate `rows`, and `pyro.condition`,
+    `pyro.poutine.do` and `pyro.poutine.trace` act on these. Values are in natural units everywhere.
+    """
+
+    def __init__(self, graph: Graph, image: HVAEConfig | None = None, spline: SplineConfig | None = None):
+        super().__init__()
+        self.graph = graph
+        self.mechanisms = nn.ModuleDict(
+            {
+                name: _build_mechanism(variable, graph.parents(name), image, spline)
+                for name, variable in graph.variables.items()
+            }
+        )
+
+    def mechanism(self, name: str) -> Mechanism:
+        """The mechanism of one variable."""
+        mechanism = self.mechanisms[self.graph[name].name]
+        assert isinstance(mechanism, Mechanism)
+        return mechanism
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters, hence of continuous values."""
+        return next(self.parameters()).dtype
+
+    def forward(self, n: int = 1) -> dict[str, Tensor]:
+        """The Pyro model: n rows, one sample site per variable."""
+        values: dict[str, Tensor] = {}
+        with pyro.plate("rows", n):
+            for name in self.graph.variables:
+                value = pyro.sample(name, self.mechanism(name).distribution(values, n))
+                values[name] = value.expand(n) if value.ndim == 0 else value
+        return values
+
+    @torch.no_grad()
+    def sample(self, n: int, do: Mapping[str, Any] | None = None, seed: int | None = None) -> dict[str, Tensor]:
+        """n rows from the model, or from the model under an intervention (natural units or labels).
+
+        Images come as float `(n, C, H, W)` in [0, 1]. With `seed=None` the draws are those that Pyro would make.
+        """
+        draws = Draws(seed, self.device)
+        noise = {name: self.mechanism(name).sample_noise(n, draws) for name in self.graph.variables}
+        fixed = encode_intervention(self.graph, do, n, self.device, self.dtype)
+        values: dict[str, Tensor] = {}
+        for name in self.graph.variables:
+            values[name] = fixed[name] if name in fixed else self.mechanism(name)(noise[name], values)
+        return values
+
+    def abduct(self, batch: Mapping[str, Any], seed: int | None = None) -> Abduction:
+        """Draw the exogenous noise of every variable given a complete batch.
+
+        Exact for attributes; for the image a draw from the encoder. Raises GraphError: a variable is missing, or
+        a value its declaration does not allow.
+        """
+        factual = self._check(batch)
+        draws = Draws(seed, self.device)
+        noise = {name: self.mechanism(name).abduct(factual[name], factual, draws) for name in self.graph.variables}
+        return Abduction(noise, factual)
+
+    @overload
+    def counterfactual(
+        self, batch_or_noise: Any, do: Mapping[str, Any], effect: str = "total", seed: int | None = None
+    ) -> dict[str, Tensor]: ...
+    @overload
+    def counterfactual(
+        self, batch_or_noise: Any, do: Sequence[Mapping[str, Any]], effect: str = "total", seed: int | None = None
+    ) -> list[dict[str, Tensor]]: ...
+    def counterfactual(
+        self,
+        batch_or_noise: Mapping[str, Any] | Abduction,
+        do: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        effect: str = "total",
+        seed: int | None = None,
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """What the same rows would have been under `do`, by abduction, action and prediction.
+
+        `do` maps variables to a label or number for all rows, or one per row; a list of such gives a list of
+        batches, and all their images go through the decoder together. Variables that the intervention cannot
+        reach are returned bit for bit. `seed` is used only where a batch has still to be abducted.
+
+        `effect`: `total` (descendants follow), `direct` (only the edge from the intervened variables into the
+        image changes; descendants stay as observed), `indirect` (the image sees only what comes through
+        descendants; the intervened variables stay as observed). The attributes returned are those that the
+        image was made with.
+        """
+        if effect not in EFFECTS:
+            raise GraphError(f"unknown effect '{effect}'; {nearest(effect, EFFECTS)}")
+        abduction = batch_or_noise
+        if not isinstance(abduction, Abduction):
+            abduction = self.abduct(abduction, seed)
+        many = [do] if isinstance(do, Mapping) else list(do)
+        encoded = [encode_intervention(self.graph, one, len(abduction), self.device, self.dtype) for one in many]
+        batches = [self._predict_attributes(abduction, one, effect) for one in encoded]
+        self._predict_images(abduction, batches, encoded)
+        return batches[0] if isinstance(do, Mapping) else batches
+
+    def log_prob(self, batch: Mapping[str, Any], seed: int | None = None) -> Tensor:
+        """Log-density of each row `(B,)` in nats. With an image it is a lower bound (one draw of the latents)."""
+        values = self._check(batch)
+        draws = Draws(seed, self.device)
+        terms = [self.mechanism(name).log_prob(values[name], values, draws) for name in self.graph.variables]
+        return torch.stack(terms).sum(dim=0)
+
+    def calibrate(self, batch: Batch) -> None:
+        """Set the fixed scalings of every mechanism from the attributes of the training split."""
+        for name in self.graph.variables:
+            self.mechanism(name).calibrate(batch)
+
+    def _predict_attributes(
+        self, abduction: Abduction, do: Mapping[str, Tensor], effect: str
+    ) -> dict[str, Tensor]:
+        """The attributes that the counterfactual image is made with; the image is still the factual one."""
+        factual = abduction.factual
+        if effect == "direct":
+            return {**factual, **do}
+        values, reached = dict(do), self.graph.descendants(*do)
+        for name in self.graph.attributes:
+            if name not in do:
+                follows = name in reached
+                values[name] = self.mechanism(name)(abduction.noise[name], values) if follows else factual[name]
+        if effect == "indirect":
+            values |= {name: factual[name] for name in do}
+        return {name: values.get(name, factual[name]) for name in self.graph.variables}
+
+    def _predict_images(
+        self, abduction: Abduction, batches: list[dict[str, Tensor]], do: list[dict[str, Tensor]]
+    ) -> None:
+        """Fill in the images of all batches with one pass of the decoder. Unreachable images stay as they are."""
+        image = self.graph.image
+        changed = [b for b, one in zip(batches, do, strict=True) if image in self.graph.descendants(*one)]
+        if image is None or not changed:
+            return
+        noise = abduction.noise[image]
+        assert isinstance(noise, ImageNoise)
+        parents = {name: torch.cat([b[name] for b in changed]) for name in self.graph[image].parents}
+        images = self.mechanism(image)(noise.repeat(len(changed)), parents)
+        for batch, decoded in zip(changed, images.chunk(len(changed)), strict=True):
+            batch[image] = decoded
+
+    def _check(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """A complete batch on the model's device, every value allowed by its declaration."""
+        missing = [name for name in self.graph.variables if name not in batch]
+        if missing:
+            expected = ", ".join(self.graph.variables)
+            raise GraphError(f"the batch has no '{missing[0]}'; abduction needs all of: {expected}")
+        image = self.graph.image
+        values = {}
+        if image is not None:
+            values[image] = self._check_image(batch[image])
+        n = len(values[image]) if image is not None else _rows(batch, self.graph)
+        for name in self.graph.attributes:
+            values[name] = encode(self.graph[name], batch[name], n, self.device, self.dtype)
+        return {name: values[name] for name in self.graph.variables}
+
+    def _check_image(self, image: Any) -> Tensor:
+        assert self.graph.image is not None
+        mechanism = self.mechanism(self.graph.image)
+        shape = tuple(getattr(image, "shape", ()))
+        if not isinstance(image, Tensor) or len(shape) != 4 or shape[1:] != tuple(mechanism.event_shape):
+            expected = "x".join(map(str, ("B", *mechanism.event_shape)))
+            got = "x".join(map(str, shape)) if shape else type(image).__name__
+            raise GraphError(f"'{self.graph.image}': expected a tensor {expected}, got {got}; resize it first")
+        image = image_to_float(image.to(self.device), self.dtype)
+        if not bool(((image >= 0) & (image <= 1)).all()):
+            raise GraphError(
+                f"'{self.graph.image}': pixels must be uint8, or floats in [0, 1] without NaN; scale them first"
+            )
+        return image
+
+
+def _rows(batch: Mapping[str, Any], graph: Graph) -> int:
+    return max(
+        (
+            len(batch[n])
+            for n in graph.attributes
+            if hasattr(batch[n], "__len__") and not isinstance(batch[n], str)
+        ),
+        default=1,
+    )
+
+
+def _build_mechanism(
+    variable: Variable, parents: tuple[Variable, ...], image: HVAEConfig | None, spline: SplineConfig | None
+) -> Mechanism:
+    if variable.mechanism == "categorical":
+        return CategoricalMechanism(variable, parents)
+    if variable.mechanism == "spline":
+        return SplineMechanism(variable, parents, spline)
+    return HVAE(variable, parents, image or HVAEConfig())

@@ -1,0 +1,151 @@
+"""Train a run: prepare the cohort, fit the attributes, fit the image; go on where an earlier sitting stopped."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from causalcxr.config import Config, LogConfig, TrainConfig
+from causalcxr.data.cohort import Cohort, open_cohort
+from causalcxr.errors import ConfigError
+from causalcxr.files import load_tensors, write_atomically
+from causalcxr.objectives import build_objective
+from causalcxr.runs import Run, create_run, versions
+from causalcxr.training import Stage
+
+__all__ = ["train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config) -> Path:
+    """Run every stage that is not finished yet; returns the run folder.
+
+    The same call on a killed run goes on and, on a CPU, ends in the same weights bit for bit.
+    """
+    fabric = _launch(config.train)
+    begun = time.perf_counter()
+    with fabric.rank_zero_first():
+        run = create_run(config)
+        cohort = open_cohort(config.data, run.graph)
+    log.info("cohort '%s': %s", cohort.folder, _sizes(cohort))
+    if fabric.is_global_zero:
+        run.note(versions=versions(), data_hash=cohort.data_hash, device=_device_name(fabric))
+        if "prepare" not in run.provenance["seconds"]:
+            run.note(seconds={"prepare": time.perf_counter() - begun})
+    _run_stages(run, cohort, fabric)
+    return run.folder
+
+
+def _run_stages(run: Run, cohort: Cohort, fabric: Fabric) -> None:
+    config, scm = run.config.train, run.build_model()
+    train_rows, val_rows = cohort.split("train"), cohort.split("val")
+    scm.calibrate(train_rows.attributes)
+    finished = run.finished_stages()
+    if finished:
+        run.load_weights(scm)
+    for name in config.stages:
+        if name in finished:
+            log.info("stage '%s' is finished already", name)
+            continue
+        if name == "image" and run.graph.image is None:
+            raise ConfigError(f"graph '{run.graph.name}' has no image; set train.stages=[attributes]")
+        stage = Stage(
+            name=name,
+            objective=build_objective(name, scm),
+            train=train_rows,
+            val=val_rows,
+            stage=getattr(config, name),
+            config=config,
+            fabric=fabric,
+            folder=run.state,
+            record=_recorder(run, name, fabric),
+        )
+        progress = stage.run()
+        finished.append(name)
+        if fabric.is_global_zero:
+            run.save_model(scm, finished)
+            run.note(seconds={name: progress.seconds}, parameters=sum(p.numel() for p in scm.parameters()))
+        fabric.barrier()
+
+
+def _launch(config: TrainConfig) -> Fabric:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device is 'cuda' but no GPU is to be seen; set train.device=cpu")
+    gpu = config.device != "cpu" and torch.cuda.is_available()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)  # tiny gradients otherwise slow a CPU down many times
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator="cuda" if gpu else "cpu",
+        devices=local,
+        num_nodes=world // local,
+        strategy="ddp" if world > 1 else "auto",
+        precision=precision,  # pyright: ignore[reportArgumentType]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _recorder(run: Run, stage: str, fabric: Fabric) -> Callable[[dict[str, Any]], None]:
+    """Appends to metrics.jsonl (and wandb), on the first process only."""
+    if not fabric.is_global_zero:
+        return lambda values: None
+    path = run.folder / "metrics.jsonl"
+    _forget_lines_after_checkpoint(path, run, stage)
+    tracker = _wandb(run.config.log, run)
+
+    def record(values: dict[str, Any]) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        if tracker is not None:
+            split = values["split"]
+            tracker.log({f"{stage}/{split}/{k}": v for k, v in values.items() if isinstance(v, int | float)})
+
+    return record
+
+
+def _forget_lines_after_checkpoint(path: Path, run: Run, stage: str) -> None:
+    """A killed sitting may have logged steps that will now be taken again."""
+    if not path.exists():
+        return
+    checkpoint = run.state / f"{stage}.safetensors"
+    step = load_tensors(checkpoint)[1]["step"] if checkpoint.exists() else 0
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut short by the kill
+        if values["stage"] != stage or values["step"] <= step:
+            kept.append(line + "\n")
+    write_atomically(path, "".join(kept))
+
+
+def _wandb(config: LogConfig, run: Run) -> Any:
+    if config.wandb == "off":
+        return None
+    import wandb
+
+    mode: Any = config.wandb
+    return wandb.init(project=config.project, name=run.folder.name, dir=run.folder, mode=mode, resume="allow")
+
+
+def _device_name(fabric: Fabric) -> str:
+    if fabric.device.type == "cuda":
+        return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
+    return f"{fabric.world_size} process(es) on a CPU with {torch.get_num_threads()} threads each"
+
+
+def _sizes(cohort: Cohort) -> str:
+    return ", ".join(f"{name} {len(cohort.split(name))}" for name in ("train", "val", "test"))

@@ -1,0 +1,287 @@
+"""The one loop that every stage uses: devices and precision through Fabric, moving average, checkpoints, resume.
+
+Nothing random is carried from one step to the next: the rows and the draws of a step follow from the seed and
+the step's number. So a run that was killed and started again takes exactly the steps it would have taken.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from causalcxr.config import StageConfig, TrainConfig
+from causalcxr.errors import DataError, RunError, TrainingError
+from causalcxr.files import load_tensors, save_tensors
+from causalcxr.objectives import Objective
+from causalcxr.progress import progress_bar
+from causalcxr.randomness import Draws
+
+__all__ = ["Progress", "Rows", "Stage", "learning_rate", "rows_of_step", "seed_of"]
+
+log = logging.getLogger(__name__)
+
+
+class Rows(Protocol):
+    """A split of a cohort, as far as training needs it."""
+
+    @property
+    def attributes(self) -> dict[str, Tensor]: ...
+    def __len__(self) -> int: ...
+    def batch(self, indices: np.ndarray) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class Progress:
+    """Where a stage stands. Stored with every checkpoint."""
+
+    step: int = 0
+    best: float = math.inf  # lowest validation loss so far
+    bad_steps: int = 0  # skipped because a loss or gradient was not finite
+    seconds: float = 0.0  # of training, over all sittings
+
+
+@dataclass
+class Stage:
+    """One stage of training: `run()` minimises `objective`, resuming from `folder` if that holds a checkpoint.
+
+    Afterwards the objective holds the best weights: the moving average with the lowest validation loss.
+    """
+
+    name: str
+    objective: Objective
+    train: Rows
+    val: Rows
+    stage: StageConfig
+    config: TrainConfig
+    fabric: Fabric
+    folder: Path
+    record: Callable[[dict[str, Any]], None]
+    progress: Progress = field(default_factory=Progress)
+    ema: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split, rows in {"train": self.train, "val": self.val}.items():
+            if len(rows) == 0:
+                raise DataError(f"stage '{self.name}': the split '{split}' is empty")
+        optimizer = torch.optim.AdamW(
+            self.objective.parameters(),
+            lr=self.stage.learning_rate,
+            betas=(self.stage.beta1, self.stage.beta2),
+            weight_decay=self.stage.weight_decay,
+            foreach=True,
+        )
+        self.module, self.optimizer = self.fabric.setup(self.objective, optimizer)
+        self.parameters = dict(self.objective.named_parameters())
+        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.checkpoint = self.folder / f"{self.name}.safetensors"
+        self.best = self.folder / f"{self.name}.best.safetensors"
+
+    def run(self) -> Progress:
+        """Take the steps that are left. Raises TrainingError after too many non-finite steps."""
+        self._resume()
+        seconds_before, begun = self.progress.seconds, time.perf_counter()
+        steps, shown = self.stage.steps, self.fabric.is_global_zero
+        with progress_bar(self.name, steps, self.progress.step, shown) as advance:
+            while self.progress.step < steps:
+                losses, norm = self._step()
+                self.progress.step += 1
+                self.progress.seconds = seconds_before + time.perf_counter() - begun
+                advance(" ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+                if self._due(self.config.log_every):
+                    self._record_step(losses, norm)
+                if self._due(self.stage.validate_every):
+                    self._keep_best(self.validate())
+                if self._due(self.stage.checkpoint_every):
+                    self._save()
+        self._load(load_tensors(self.best)[0])
+        return self.progress
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean validation loss by variable, of the averaged weights, with the same draws at every call."""
+        limit, size, fabric = self.stage.validate_rows, 4 * self.stage.batch_size, self.fabric
+        n = min(len(self.val), limit) if limit else len(self.val)
+        sums = {name: torch.zeros((), device=fabric.device) for name in self.objective.names}
+        with self._averaged_weights():
+            for i, start in enumerate(range(0, n, size)):
+                if i % fabric.world_size != fabric.global_rank:
+                    continue
+                batch = self._read(self.val, np.arange(start, min(start + size, n)))
+                with fabric.autocast():
+                    losses = self.objective(batch, Draws(seed_of(self.config.seed, i), fabric.device))
+                for name, loss in losses.items():
+                    sums[name] += loss.float().sum()
+        reduced: Any = fabric.all_reduce(sums, reduce_op="sum")
+        return {name: float(total) / n for name, total in reduced.items()}
+
+    def _step(self) -> tuple[dict[str, float], float]:
+        """One optimiser step: losses by variable and the gradient's norm before clipping."""
+        step, accumulate = self.progress.step, self.stage.accumulate
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.stage, step)
+        totals = dict.fromkeys(self.objective.names, 0.0)
+        for micro in range(accumulate):
+            losses = self._accumulate(step * accumulate + micro, last=micro == accumulate - 1)
+            for name, loss in losses.items():
+                totals[name] += float(loss.detach()) / accumulate
+        norm = self._clip()
+        if not math.isfinite(norm):
+            self._count_bad_step(totals)
+        scaler_skips = self.config.precision == "16-mixed"  # and lowers its scale
+        if scaler_skips or (math.isfinite(norm) and not 0 < self.stage.skip_norm < norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_average()
+        return totals, norm
+
+    def _accumulate(self, index: int, last: bool) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch, the `index`-th since the stage began."""
+        seed, fabric = self.config.seed, self.fabric
+        rank, world = fabric.global_rank, fabric.world_size
+        rows = rows_of_step(seed, index, len(self.train), self.stage.batch_size, rank, world)
+        draws = Draws(seed_of(seed, self.name, index), fabric.device, rank, world)
+        with fabric.no_backward_sync(self.module, enabled=not last):  # pyright: ignore[reportArgumentType]
+            losses = {k: v.mean() for k, v in self.module(self._read(self.train, rows), draws).items()}
+            fabric.backward(torch.stack(list(losses.values())).sum() / self.stage.accumulate)
+        return losses
+
+    def _clip(self) -> float:
+        norm: Any = self.fabric.clip_gradients(
+            self.module,  # pyright: ignore[reportArgumentType]
+            self.optimizer,
+            max_norm=self.stage.clip_norm,
+            error_if_nonfinite=False,
+        )
+        return float(norm)
+
+    def _count_bad_step(self, losses: Mapping[str, float]) -> None:
+        variables = [name for name, loss in losses.items() if not math.isfinite(loss)]
+        if not variables and self.config.precision == "16-mixed":
+            return  # an overflow of the scaled gradients, which the scaler is there to handle
+        self.progress.bad_steps += 1
+        gradients = (n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all())
+        what = f"loss of '{variables[0]}'" if variables else f"gradient of '{next(gradients, '?')}'"
+        where = f"stage '{self.name}', step {self.progress.step}"
+        log.warning("%s: the %s is not finite; this step is skipped", where, what)
+        if self.progress.bad_steps > self.config.max_bad_steps:
+            raise TrainingError(
+                f"{where}: the {what} is not finite, step number {self.progress.bad_steps} of this kind "
+                f"(train.max_bad_steps is {self.config.max_bad_steps}); check the data, or lower "
+                f"train.{self.name}.learning_rate"
+            )
+
+    def _update_average(self) -> None:
+        """Moving average of the weights; its horizon grows with the step so that the start is forgotten."""
+        weight = 1 - min(self.stage.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        current = [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_(list(self.ema.values()), current, weight)  # pyright: ignore
+
+    def _keep_best(self, losses: dict[str, float]) -> None:
+        total = sum(losses.values())
+        better = total < self.progress.best or not self.best.exists()
+        self.record({"stage": self.name, "step": self.progress.step, "split": "val", **losses, "kept": better})
+        self.fabric.barrier()  # every process has looked whether the file is there
+        if better:
+            self.progress.best = total
+            if self.fabric.is_global_zero:
+                save_tensors(self.best, self.ema, {"step": self.progress.step, "loss": total})
+        self.fabric.barrier()
+
+    def _record_step(self, losses: dict[str, float], norm: float) -> None:
+        rows = self.progress.step * self.stage.batch_size * self.stage.accumulate * self.fabric.world_size
+        self.record(
+            {"stage": self.name, "step": self.progress.step, "split": "train", **losses}
+            | {"gradient_norm": norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+            | {"bad_steps": self.progress.bad_steps, "seconds": self.progress.seconds, "rows": rows}
+        )
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.stage.steps
+
+    def _read(self, rows: Rows, indices: np.ndarray) -> dict[str, Tensor]:
+        batch = rows.batch(indices) if self.objective.needs_image else _attributes(rows, indices)
+        return {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._load(self.ema)
+        yield
+        self._load(kept)
+
+    @torch.no_grad()
+    def _load(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            tensors = {f"weights/{name}": p for name, p in self.parameters.items()}
+            tensors |= {f"ema/{name}": value for name, value in self.ema.items()}
+            for name, parameter in self.parameters.items():
+                moments = self.optimizer.state.get(parameter, {})
+                tensors |= {f"{key}/{name}": value for key, value in moments.items()}
+            save_tensors(self.checkpoint, tensors, vars(self.progress))
+        self.fabric.barrier()
+
+    def _resume(self) -> None:
+        self.fabric.barrier()
+        if not self.checkpoint.exists():
+            return
+        tensors, counters = load_tensors(self.checkpoint)
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = tensor
+        if groups["weights"].keys() != self.parameters.keys():
+            raise RunError(f"'{self.checkpoint}' is of another model; choose another run= or delete it")
+        self._load(groups.pop("weights"))
+        self.ema = {name: value.to(self.fabric.device) for name, value in groups.pop("ema").items()}
+        for name, parameter in self.parameters.items():
+            moments = {key: values[name] for key, values in groups.items() if name in values}
+            device = parameter.device  # AdamW keeps its step count on the CPU
+            self.optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(device) for key, value in moments.items()
+            }
+        self.progress = Progress(**counters)
+        log.info("stage '%s' goes on at step %d of %d", self.name, self.progress.step, self.stage.steps)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from any parts, the same on every machine and in every process."""
+    words: list[int] = []
+    for part in parts:
+        number = part if isinstance(part, int) else int.from_bytes(part.encode(), "little")
+        words += [number >> shift & 0xFFFFFFFF for shift in range(0, max(1, number.bit_length()), 32)]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+def rows_of_step(seed: int, step: int, n: int, batch: int, rank: int = 0, world: int = 1) -> np.ndarray:
+    """Row numbers `(batch,)` for one process at one step: consecutive slices of an endless shuffled stream."""
+    positions = (step * world + rank) * batch + np.arange(batch)
+    epochs = positions // n
+    rows = np.empty(batch, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        rows[here] = np.random.default_rng([seed, int(epoch)]).permutation(n)[positions[here] % n]
+    return rows
+
+
+def learning_rate(stage: StageConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to `final_learning_rate` of the peak."""
+    warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * warm * (stage.final_learning_rate + (1 - stage.final_learning_rate) * cosine)
+
+
+def _attributes(rows: Rows, indices: np.ndarray) -> dict[str, Tensor]:
+    return {name: values[indices] for name, values in rows.attributes.items()}
