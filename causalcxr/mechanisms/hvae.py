@@ -1,0 +1,181 @@
+"""The image's mechanism: a hierarchical variational autoencoder with an exogenous prior.
+
+    noise u = (z_1 .. z_L, e)          z from the prior stream, which never sees the parents; e standard normal
+    image x = clip(m(z, pa) + s(z, pa) e)
+
+Parents enter the posterior and every layer of the decoder, as a scale and a shift per channel. The decoder is
+kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from causalcxr.errors import DataError
+from causalcxr.graph import Variable
+from causalcxr.mechanisms.base import Mechanism, ParentEncoder
+from causalcxr.mechanisms.hvae_network import Decoder, Encoder, HVAEConfig, Posterior, Prior, check_config
+from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
+from causalcxr.randomness import Draws
+from causalcxr.values import Batch, image_to_float
+
+__all__ = ["HVAE", "Elbo", "HVAEConfig", "ImageNoise"]
+
+
+@dataclass(frozen=True)
+class ImageNoise:
+    """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`."""
+
+    latents: tuple[Tensor, ...]
+    pixel: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixel)
+
+    def repeat(self, k: int) -> "ImageNoise":
+        """The whole batch k times over: `k * B` rows, row i of copy j at `j * B + i`."""
+        return self._map(lambda noise: noise.repeat(k, 1, 1, 1))
+
+    def select(self, rows: Tensor | slice) -> "ImageNoise":
+        """The rows of a mask, an index or a slice."""
+        return self._map(lambda noise: noise[rows])
+
+    def without_pixel_noise(self) -> "ImageNoise":
+        """The same latents with `e = 0`: the decoder's mean."""
+        return replace(self, pixel=torch.zeros_like(self.pixel))
+
+    def redraw_pixel_noise(self, draws: Draws | None = None) -> "ImageNoise":
+        """The same latents with a fresh `e`."""
+        draws = draws or Draws(device=self.pixel.device)
+        return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageNoise":
+        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel))
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """What one encoder pass and one decoder pass give.
+
+    `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
+    and scale `(B, C, H, W)`. `latents`: as in ImageNoise.
+    """
+
+    nll: Tensor
+    kl: Tensor
+    loc: Tensor
+    scale: Tensor
+    latents: tuple[Tensor, ...]
+
+    def noise(self, value: Tensor) -> ImageNoise:
+        """The noise abducted in this pass; `value` is the image that the pass was given."""
+        image = image_to_float(value, self.loc.dtype)
+        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale))
+
+
+class HVAE(Mechanism):
+    """`image := clip(m(z, parents) + s(z, parents) e)`. Values are uint8 or float in [0, 1], `(B, C, H, W)`.
+
+    Sources: Child 2021 (arXiv:2011.10650) for the ladder, De Sousa Ribeiro et al. 2023 (arXiv:2306.15764) for the
+    exogenous prior. Raises ConfigError: lists that do not fit one another or the image's size.
+    """
+
+    def __init__(self, variable: Variable, parents: Sequence[Variable], config: HVAEConfig):
+        super().__init__(variable, parents)
+        check_config(config)
+        self.config = config
+        self.event_shape = torch.Size((variable.channels, config.size, config.size))
+        self.parent_encoder = ParentEncoder(parents)
+        self.embed = nn.Sequential(
+            nn.Linear(self.parent_encoder.width, config.embedding),
+            nn.SiLU(),
+            nn.Linear(config.embedding, config.embedding),
+            nn.SiLU(),
+        )
+        self.encoder = Encoder(config, variable.channels)
+        self.posterior = Posterior(config)
+        self.prior = Prior(config)
+        self.decoder = Decoder(config, variable.channels)
+        self.to(memory_format=torch.channels_last)
+
+    def calibrate(self, batch: Batch) -> None:
+        """Take the parents' scaling from the training split."""
+        self.parent_encoder.calibrate(batch)
+
+    def sample_noise(self, n: int, draws: Draws | None = None) -> ImageNoise:
+        """n draws of latents and pixel noise. Runs the prior stream only; no parent is asked for."""
+        draws, dtype = self._draws(draws), self._dtype
+        latents, state = [], None
+        for i, shape in enumerate(self.prior.shapes):
+            (loc, log_scale), state = self.prior(i, state, latents[-1] if latents else None)
+            noise = draws.normal(n, *shape, dtype=dtype)
+            latents.append(loc + log_scale.exp() * noise)
+        return ImageNoise(tuple(latents), draws.normal(n, *self.event_shape, dtype=dtype))
+
+    def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
+        """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
+        loc, scale = self.decoder(self._embedding(parents), lambda layer, _: noise.latents[layer])
+        return (loc + scale * noise.pixel).clamp(0, 1)
+
+    def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> ImageNoise:
+        """A draw of the latents from the posterior and the pixel noise that goes with it.
+
+        One encoder pass and one decoder pass. `forward` on the result and the same parents gives the image back.
+        """
+        return self.elbo(value, parents, draws).noise(value)
+
+    def log_prob(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Tensor:
+        """A **lower bound** (one-draw estimate of the evidence lower bound) of the log-mass, `(B,)`, in nats."""
+        elbo = self.elbo(value, parents, draws)
+        return -(elbo.nll + elbo.kl)
+
+    def elbo(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Elbo:
+        """Both terms of the evidence lower bound, and all that the pass computed on the way.
+
+        Raises DataError: an image of another shape than the config's.
+        """
+        if value.shape[1:] != self.event_shape:
+            got, expected = "x".join(map(str, value.shape[1:])), "x".join(map(str, self.event_shape))
+            raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
+        draws, image = self._draws(draws), image_to_float(value, self._dtype)
+        embedding, features = self._embedding(parents), self.encoder(image)
+        latents: list[Tensor] = []
+        kl = torch.zeros(len(image), device=image.device, dtype=image.dtype)
+        state = None
+
+        def draw(layer: int, hidden: Tensor) -> Tensor:
+            nonlocal kl, state
+            prior, state = self.prior(layer, state, latents[-1] if latents else None)
+            loc, log_scale = self.posterior(layer, hidden, features, embedding)
+            loc = loc + prior[0]  # relative to the prior: a posterior that learns nothing costs nothing
+            kl = kl + _gaussian_kl(loc, log_scale, *prior)
+            noise = draws.normal(*loc.shape, dtype=loc.dtype)
+            latents.append(loc + log_scale.exp() * noise)
+            return latents[-1]
+
+        loc, scale = self.decoder(embedding, draw)
+        nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
+        return Elbo(nll, kl, loc, scale, tuple(latents))
+
+    def loss(self, elbo: Elbo) -> Tensor:
+        """What training minimises: negative log-likelihood plus beta times KL, `(B,)` in nats."""
+        return elbo.nll + self.config.beta * elbo.kl
+
+    def _embedding(self, parents: Batch) -> Tensor:
+        return self.embed(self.parent_encoder({p.name: parents[p.name] for p in self.parents}))
+
+    def _draws(self, draws: Draws | None) -> Draws:
+        return draws or Draws(device=self.parent_encoder.loc.device)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.parent_encoder.loc.dtype
+
+
+def _gaussian_kl(loc: Tensor, log_scale: Tensor, prior_loc: Tensor, prior_log_scale: Tensor) -> Tensor:
+    """KL of two diagonal Gaussians, summed over all but the rows."""
+    ratio = 2 * (log_scale - prior_log_scale)
+    distance = (loc - prior_loc).square() * torch.exp(-2 * prior_log_scale)
+    return 0.5 * (ratio.exp() + distance - 1 - ratio).sum(dim=(1, 2, 3))
