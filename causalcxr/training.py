@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,24 +19,16 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from causalcxr.config import StageConfig, TrainConfig
+from causalcxr.data.cohort import Split
 from causalcxr.errors import DataError, RunError, TrainingError
 from causalcxr.files import load_tensors, save_tensors
 from causalcxr.objectives import Objective
 from causalcxr.progress import progress_bar
 from causalcxr.randomness import Draws
 
-__all__ = ["Progress", "Rows", "Stage", "learning_rate", "rows_of_step", "seed_of"]
+__all__ = ["Progress", "Stage", "learning_rate", "rows_of_step", "seed_of"]
 
 log = logging.getLogger(__name__)
-
-
-class Rows(Protocol):
-    """A split of a cohort, as far as training needs it."""
-
-    @property
-    def attributes(self) -> dict[str, Tensor]: ...
-    def __len__(self) -> int: ...
-    def batch(self, indices: np.ndarray) -> dict[str, Tensor]: ...
 
 
 @dataclass
@@ -58,8 +50,8 @@ class Stage:
 
     name: str
     objective: Objective
-    train: Rows
-    val: Rows
+    train: Split
+    val: Split
     stage: StageConfig
     config: TrainConfig
     fabric: Fabric
@@ -207,7 +199,7 @@ class Stage:
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.stage.steps
 
-    def _read(self, rows: Rows, indices: np.ndarray) -> dict[str, Tensor]:
+    def _read(self, rows: Split, indices: np.ndarray) -> dict[str, Tensor]:
         batch = rows.batch(indices) if self.objective.needs_image else _attributes(rows, indices)
         return {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
 
@@ -283,5 +275,5 @@ def learning_rate(stage: StageConfig, step: int) -> float:
     return stage.learning_rate * warm * (stage.final_learning_rate + (1 - stage.final_learning_rate) * cosine)
 
 
-def _attributes(rows: Rows, indices: np.ndarray) -> dict[str, Tensor]:
+def _attributes(rows: Split, indices: np.ndarray) -> dict[str, Tensor]:
     return {name: values[indices] for name, values in rows.attributes.items()}
