@@ -17,7 +17,7 @@ __all__ = ["BLUNTING_VOLUME", "HIDING_VOLUME", "REFERENCE_AGE", "SULCUS", "Geome
 REFERENCE_AGE = 50.0  # the age at which the stated sizes of men and women hold
 BLUNTING_VOLUME = 160.0  # mL below which fluid lies behind the dome, unseen
 HIDING_VOLUME = 500.0  # mL at which the fluid reaches the top of the dome
-SULCUS = 0.20  # from the top of the dome down to the lateral angle
+SULCUS = 0.28  # from the top of the dome down to the lateral angle
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Geometry:
 
     chest_half_width: Tensor
     chest_depth: Tensor
+    body_depth: Tensor
     apex: Tensor
     base: Tensor
     wall: Tensor
@@ -69,39 +70,43 @@ def geometry(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DE
         spread * u[name] for name in ("inspiration", "clavicles", "spine", "breast")
     )
 
-    half_width = 0.645 + 0.06 * knobs.sex_chest_width * (male - 0.5) + 0.022 * chest[:, 0].clamp(-2.5, 2.5)
+    half_width = 0.69 + 0.06 * knobs.sex_chest_width * (male - 0.5) + 0.022 * chest[:, 0].clamp(-2.5, 2.5)
     ratio = 0.4595 - 0.015 * knobs.sex_heart * (male - 0.5) + 0.012 * knobs.age_heart * decades
     ratio = (ratio + 0.022 * heart[:, 0].clamp(-2.5, 2.5)) * (1.0 + 0.1 * view)
-    kyphosis = 0.016 * knobs.age_kyphosis * decades
-    dome = 0.40 - 0.05 * inspiration[:, 0].clamp(-2.5, 2.5) - 0.05 * view
+    thickness = build[:, 0].clamp(-2, 2.5)
+    kyphosis = 0.010 * knobs.age_kyphosis * decades
+    chest_depth = 0.80 + 0.05 * chest[:, 2] + 0.4 * kyphosis
+    dome = 0.36 - 0.05 * inspiration[:, 0].clamp(-2.5, 2.5) - 0.05 * view
     right, left = _fluid_heights(u, p, knobs)
     numbers = {
         "chest_half_width": half_width,
-        "chest_depth": 0.72 + 0.05 * chest[:, 2] + 0.4 * kyphosis,
-        "apex": -0.76 + 0.03 * chest[:, 1] + kyphosis,
+        "chest_depth": chest_depth,
+        "body_depth": chest_depth + 0.19 + 0.045 * thickness,
+        "apex": -0.80 + 0.03 * chest[:, 1] + kyphosis,
         "base": dome + SULCUS,
-        "wall": 0.15 + 0.035 * build[:, 0].clamp(-2, 2.5),
+        # The outline of the torso is the same for both sexes: a narrower rib cage has a thicker wall.
+        "wall": 0.145 + 0.035 * thickness - 0.06 * knobs.sex_chest_width * (male - 0.5),
         "shoulder": 0.04 * build[:, 1] + 0.5 * kyphosis,
         "dome_right": dome,
         "dome_left": dome + 0.04 + 0.02 * inspiration[:, 1],
         "heart_width": ratio * 2.0 * half_width,
-        "heart_elongation": 0.98 + 0.06 * heart[:, 1],
-        "heart_tilt": 0.34 + 0.10 * heart[:, 2],
+        "heart_elongation": 0.92 + 0.06 * heart[:, 1],
+        "heart_tilt": 0.45 + 0.10 * heart[:, 2],
         "knob_radius": 0.072 + 0.0075 * knobs.age_aorta * decades + 0.006 * spread * u["aorta"].clamp(-2.5, 2.5),
         "unfolding": 0.012 * knobs.age_aorta * decades,
         "kyphosis": kyphosis,
         "bone": _bone_density(male, age, knobs) * (1.0 + 0.08 * spread * u["bone"].clamp(-3, 3)),
-        "rib_spacing": 0.122 + 0.006 * ribs[:, 0],
+        "rib_spacing": 0.134 + 0.006 * ribs[:, 0],
         "rib_phase": 0.25 * ribs[:, 1],
-        "rib_slope": 0.20 + 0.05 * ribs[:, 2],
-        "rib_width": 0.021 + 0.002 * ribs[:, 3],
+        "rib_slope": 0.17 + 0.05 * ribs[:, 2],
+        "rib_width": 0.024 + 0.002 * ribs[:, 3],
         "clavicle_height": -0.60 + 0.03 * clavicles[:, 0] + 0.8 * kyphosis,
-        "clavicle_slope": 0.20 + 0.08 * clavicles[:, 1],
+        "clavicle_slope": 0.24 + 0.08 * clavicles[:, 1],
         "spine_bend": 0.02 * spine[:, 0],
         "spine_shift": 0.01 * spine[:, 1],
         "breast": knobs.sex_breast * (1.0 - male),
-        "breast_size": 0.27 + 0.03 * breast[:, 0].clamp(-2, 2.5),
-        "breast_height": 0.36 + 0.04 * breast[:, 1] + 0.03 * breast[:, 2],
+        "breast_size": 0.29 + 0.03 * breast[:, 0].clamp(-2, 2.5),
+        "breast_height": 0.34 + 0.04 * breast[:, 1] + 0.03 * breast[:, 2],
         "fluid_right": right,
         "fluid_left": left,
         "stomach_size": 0.07 + 0.07 * u["stomach"][:, 0],
@@ -112,20 +117,20 @@ def geometry(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DE
 
 
 def _bone_density(male: Tensor, age: Tensor, knobs: Knobs) -> Tensor:
-    """Mineral relative to a young adult's: falls from 55 on, twice as fast in women (1 % against .5 % a year)."""
+    """Mineral relative to a young adult's: falls from 55 on, twice as fast in women (1.6 % against .8 % a year)."""
     beyond = age - 55.0
     years = (beyond + torch.sqrt(beyond * beyond + 16.0)) / 2.0
-    return torch.exp(-knobs.age_bone * (0.010 - 0.005 * male) * years)
+    return torch.exp(-knobs.age_bone * (0.016 - 0.008 * male) * years)
 
 
 def _fluid_heights(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs) -> tuple[Tensor, Tensor]:
     """Height of the fluid above the lateral angle on the right and on the left.
 
     Below BLUNTING_VOLUME it hides behind the dome; at HIDING_VOLUME it reaches the dome's top. One side is fuller
-    (holds the volume); in three of ten subjects the other holds a share of it.
+    (holds the volume); in half of the subjects the other holds a share of it.
     """
     volume = effusion_volume(u, p) * knobs.finding_volume
-    share = (u["effusion_share"] - 0.7).clamp(min=0.0) / 0.3
+    share = (u["effusion_share"] - 0.5).clamp(min=0.0) / 0.5
     fuller, other = _height(volume), _height(volume * share)
     on_right = u["effusion_side"] < 0.55
     return torch.where(on_right, fuller, other), torch.where(on_right, other, fuller)
