@@ -158,7 +158,9 @@ def _key(config: DataConfig, graph: Graph, source: Source) -> str:
 
 
 def _lock(cache: Path, name: str) -> FileLock:
-    return FileLock(cache / f".{name}.lock")  # freed by the system when its process dies
+    folder = cache / ".locks"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / name)  # freed by the system when its process dies
 
 
 def _remove_leftovers(cache: Path) -> None:
