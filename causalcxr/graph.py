@@ -138,7 +138,8 @@ def graph_from_dict(declared: Any, default_name: str = "graph") -> Graph:
     """Validate a declaration and return the Graph.
 
     Raises GraphError, one line each: cycle, unknown parent, unknown key, unknown kind, duplicate label, range
-    upside down, a second image, an image with children.
+    upside down, a second image, an image with
+    children or without parents.
     """
     if not isinstance(declared, Mapping):
         raise GraphError(f"graph '{default_name}': expected a mapping with 'variables', got {declared!r}")
@@ -249,6 +250,8 @@ def _check_edges(graph: str, variables: Mapping[str, Variable]) -> None:
     images = [v.name for v in variables.values() if v.kind == "image"]
     if len(images) > 1:
         raise GraphError(f"graph '{graph}': a second image '{images[1]}'; one image per graph is supported")
+    if images and not variables[images[0]].parents:
+        raise GraphError(f"image '{images[0]}' has no parents, so no intervention could reach it; list its causes")
     for variable in variables.values():
         for parent in variable.parents:
             if parent not in variables:

@@ -1,0 +1,42 @@
+"""Small models and batches that several tests use."""
+
+import torch
+from torch import Tensor
+
+from causalcxr.graph import Graph, load_graph
+from causalcxr.mechanisms.hvae import HVAEConfig
+from causalcxr.scm import StructuralCausalModel
+
+TINY_IMAGE = HVAEConfig(
+    size=16,
+    stem=2,
+    resolutions=[8, 4, 1],
+    widths=[8, 8, 8],
+    encoder_blocks=[1, 1, 1],
+    decoder_blocks=[1, 1, 1],
+    latents=[2, 2, 4],
+    embedding=8,
+)
+
+
+def tiny_scm(graph: Graph | str = "chest", seed: int = 0) -> StructuralCausalModel:
+    """An untrained model whose parameters are all random, so that every edge has an effect."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        scm = StructuralCausalModel(load_graph(graph) if isinstance(graph, str) else graph, TINY_IMAGE)
+        with torch.no_grad():
+            for parameter in scm.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return scm.requires_grad_(False)
+
+
+def chest_batch(n: int = 8, seed: int = 0) -> dict[str, Tensor]:
+    """Random patients with noise for an image, 16 x 16."""
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "sex": torch.randint(2, (n,), generator=g),
+        "race": torch.randint(3, (n,), generator=g),
+        "age": 20 + 70 * torch.rand(n, generator=g),
+        "finding": torch.randint(2, (n,), generator=g),
+        "image": torch.randint(256, (n, 1, 16, 16), generator=g).to(torch.uint8),
+    }

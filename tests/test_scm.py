@@ -1,0 +1,206 @@
+"""The structural causal model: abduction, action, prediction; effects; batched interventions; refusals."""
+
+import pytest
+import torch
+
+from causalcxr.errors import GraphError
+from causalcxr.graph import graph_from_dict, load_graph
+from tests.models import chest_batch, tiny_scm
+
+INTERVENTIONS = [
+    {"sex": "female"},
+    {"race": "black"},
+    {"age": 80},
+    {"finding": "Pleural Effusion"},
+    {"sex": "male", "age": 25.5},
+    {"age": [20, 30, 40, 50, 60, 70, 80, 90]},
+    {"race": ["white", "asian", "black", "white"] * 2, "finding": torch.arange(8) % 2},
+]
+
+
+@pytest.mark.parametrize("effect", ["total", "direct", "indirect"])
+@pytest.mark.parametrize("do", INTERVENTIONS, ids=str)
+def test_what_an_intervention_cannot_reach_is_bit_identical(do, effect):
+    scm, batch = tiny_scm(), chest_batch()
+    result = scm.counterfactual(batch, do=do, effect=effect, seed=0)
+    reached = scm.graph.descendants(*do) | set(do)
+    for name in set(scm.graph.attributes) - reached:
+        assert torch.equal(result[name], batch[name]), name
+    assert set(result) == set(batch)
+
+
+def test_total_direct_and_indirect_differ_where_they_should():
+    # sex -> image ; age -> finding -> image ; age -> image
+    scm, batch = tiny_scm(), chest_batch(64)
+    noise = scm.abduct(batch, seed=0)
+    total = scm.counterfactual(noise, do={"age": 85}, effect="total")
+    direct = scm.counterfactual(noise, do={"age": 85}, effect="direct")
+    indirect = scm.counterfactual(noise, do={"age": 85}, effect="indirect")
+    assert torch.equal(direct["finding"], batch["finding"])
+    assert (direct["age"] == 85).all()
+    flipped = total["finding"] != batch["finding"]
+    assert flipped.any() and not flipped.all()
+    assert torch.equal(indirect["finding"], total["finding"])
+    assert torch.equal(indirect["age"], batch["age"])
+    same = ~flipped  # where the finding did not follow, total is direct and indirect is nothing (float rounding)
+    torch.testing.assert_close(total["image"][same], direct["image"][same], atol=1e-5, rtol=0)
+    factual = noise.factual["image"]
+    torch.testing.assert_close(indirect["image"][same], factual[same], atol=1e-5, rtol=0)
+    assert (indirect["image"][flipped] - factual[flipped]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["sex", "race", "age", "finding"])
+def test_null_intervention_gives_the_image_back(name):
+    scm, batch = tiny_scm(), chest_batch()
+    result = scm.counterfactual(batch, do={name: batch[name]}, seed=0)
+    for attribute in scm.graph.attributes:
+        assert torch.equal(result[attribute], batch[attribute])
+    levels = (result["image"] * 255).round().to(torch.uint8)
+    assert torch.equal(levels, batch["image"])
+
+
+def test_interventions_together_equal_interventions_one_by_one():
+    scm, batch = tiny_scm(), chest_batch()
+    noise = scm.abduct(batch, seed=0)
+    together = scm.counterfactual(noise, do=INTERVENTIONS)
+    for do, batched in zip(INTERVENTIONS, together, strict=True):
+        single = scm.counterfactual(noise, do=do)
+        for name in scm.graph.attributes:
+            assert torch.equal(single[name], batched[name])
+        torch.testing.assert_close(single["image"], batched["image"], atol=1e-5, rtol=0)
+
+
+def test_interventions_together_call_the_decoder_once(monkeypatch):
+    scm, batch = tiny_scm(), chest_batch()
+    image, calls = scm.mechanism("image"), []
+    forward = image.forward
+    monkeypatch.setattr(image, "forward", lambda *a: calls.append(1) or forward(*a))
+    scm.counterfactual(scm.abduct(batch, seed=0), do=INTERVENTIONS)
+    assert len(calls) == 1
+
+
+def test_an_image_out_of_reach_is_left_alone():
+    graph = graph_from_dict(
+        {
+            "variables": {
+                "site": {"kind": "binary", "labels": ["a", "b"]},
+                "sex": {"kind": "binary", "labels": ["f", "m"], "parents": ["site"]},
+                "other": {"kind": "binary", "labels": ["no", "yes"], "parents": ["sex"]},
+                "image": {"kind": "image", "parents": ["sex"]},
+            }
+        }
+    )
+    scm = tiny_scm(graph)
+    batch = scm.sample(8, seed=0)
+    result = scm.counterfactual(batch, do={"other": "yes"}, seed=1)
+    assert torch.equal(result["image"], batch["image"])
+    assert not torch.equal(
+        scm.counterfactual(batch, do={"site": 1 - batch["site"]}, seed=1)["image"], batch["image"]
+    )
+
+
+def test_sampling_under_do_cuts_the_edges_into_the_intervened():
+    # An effusion must not make anyone older: age under do(finding) keeps its law.
+    scm = tiny_scm()
+    free, fixed = scm.sample(256, seed=0), scm.sample(256, do={"finding": "Pleural Effusion"}, seed=0)
+    assert torch.equal(free["age"], fixed["age"]) and torch.equal(free["sex"], fixed["sex"])
+    assert (fixed["finding"] == 1).all()
+
+
+def test_sampled_rows_are_what_their_noise_says():
+    scm = tiny_scm()
+    batch = scm.sample(32, seed=3)
+    assert all(torch.equal(value, scm.sample(32, seed=3)[name]) for name, value in batch.items())
+    back = scm.counterfactual(batch, do={"sex": batch["sex"]}, seed=0)
+    torch.testing.assert_close(back["image"], batch["image"], atol=1e-4, rtol=0)
+
+
+def test_log_prob_is_the_sum_over_variables():
+    scm, batch = tiny_scm(), chest_batch()
+    attributes = sum(scm.mechanism(n).log_prob(batch[n], batch) for n in scm.graph.attributes)
+    whole = scm.log_prob(batch, seed=0)
+    assert whole.shape == (8,)
+    from causalcxr.randomness import Draws
+
+    image = scm.mechanism("image").log_prob(batch["image"], batch, Draws(0))
+    torch.testing.assert_close(whole, attributes + image)
+
+
+def test_rgb_many_classes_and_one_more_edge_are_only_a_graph():
+    graph = graph_from_dict(
+        {
+            "variables": {
+                "device": {"kind": "categorical", "labels": [f"d{i}" for i in range(7)]},
+                "dose": {"kind": "continuous", "range": [-1, 1], "parents": ["device"]},
+                "scan": {"kind": "image", "channels": 3, "parents": ["device", "dose"]},
+            }
+        }
+    )
+    scm = tiny_scm(graph)
+    batch = scm.sample(5, seed=0)
+    assert batch["scan"].shape == (5, 3, 16, 16)
+    result = scm.counterfactual(batch, do={"device": "d6"}, seed=0)
+    assert (result["device"] == 6).all() and not torch.equal(result["dose"], batch["dose"])
+
+
+@pytest.mark.parametrize(
+    ("do", "expected"),
+    [
+        ({"sx": "female"}, "no variable 'sx': did you mean 'sex'"),
+        ({"sex": "femal"}, "no label 'femal'; did you mean 'female'"),
+        ({"sex": 2}, "class index 2 is not in 0..1"),
+        ({"age": 413}, "413 is not in [18, 100] years"),
+        ({"age": float("nan")}, "nan is not in [18, 100]"),
+        ({"age": "old"}, "expected a number in years"),
+        ({"age": [30, 40]}, "expected one value or 8 (one per row), got 2"),
+        ({"image": 0}, "the image is an effect"),
+        ({"race": 1.5}, "expected a label"),
+    ],
+)
+def test_interventions_that_make_no_sense_are_refused(do, expected):
+    with pytest.raises(GraphError) as caught:
+        tiny_scm().counterfactual(chest_batch(), do=do)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"age": None}, "the batch has no 'age'"),
+        ({"image": torch.zeros(8, 1, 32, 32)}, "expected a tensor Bx1x16x16, got 8x1x32x32"),
+        ({"image": torch.full((8, 1, 16, 16), float("nan"))}, "floats in [0, 1] without NaN"),
+        ({"image": torch.full((8, 1, 16, 16), 255.0)}, "floats in [0, 1] without NaN"),
+        ({"finding": torch.full((8,), 7)}, "class index 7 is not in 0..1"),
+    ],
+)
+def test_batches_that_make_no_sense_are_refused(change, expected):
+    batch = {k: v for k, v in (chest_batch() | change).items() if v is not None}
+    with pytest.raises(GraphError) as caught:
+        tiny_scm().abduct(batch)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_unknown_effect_is_refused():
+    with pytest.raises(GraphError, match="unknown effect 'totl'; did you mean 'total'"):
+        tiny_scm().counterfactual(chest_batch(), do={"age": 80}, effect="totl")
+
+
+def test_batches_are_not_mutated():
+    scm, batch = tiny_scm(), chest_batch()
+    before = {name: value.clone() for name, value in batch.items()}
+    scm.counterfactual(batch, do=[{"age": 80}, {"sex": 0}], seed=0)
+    assert set(batch) == set(before) and all(torch.equal(batch[name], before[name]) for name in batch)
+
+
+def test_labels_and_lists_are_welcome_in_a_batch():
+    scm, batch = tiny_scm(), chest_batch(2)
+    words = {**batch, "sex": ["female", "male"], "race": "white", "age": [30, 40], "finding": "No Finding"}
+    result = scm.counterfactual(words, do={"age": 60}, seed=0)
+    assert result["sex"].tolist() == [0, 1] and result["race"].tolist() == [0, 0]
+
+
+def test_shipped_graphs_build_models():
+    for name in ("chest_without_race", "morphomnist"):
+        scm = tiny_scm(name)
+        batch = scm.sample(3, seed=0)
+        assert list(batch) == list(load_graph(name).variables)
