@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor, nn
 
+from causalcxr.mechanisms.hvae import HVAE
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.values import Batch
@@ -38,18 +39,20 @@ class AttributesObjective(Objective):
 
 
 class ImageObjective(Objective):
-    """Negative ELBO of the image given its parents, in bits per dimension."""
+    """Negative ELBO of the image given its parents (its KL weighted by beta), in bits per dimension."""
 
     needs_image = True
 
     def __init__(self, scm: StructuralCausalModel):
         super().__init__()
         assert scm.graph.image is not None
-        self.names, self.mechanism = (scm.graph.image,), scm.mechanism(scm.graph.image)
+        mechanism = scm.mechanism(scm.graph.image)
+        assert isinstance(mechanism, HVAE)
+        self.names, self.mechanism = (scm.graph.image,), mechanism
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         image = batch[self.names[0]]
-        nats = -self.mechanism.log_prob(image, batch, draws)
+        nats = self.mechanism.loss(self.mechanism.elbo(image, batch, draws))
         return {self.names[0]: nats / (math.log(2) * image[0].numel())}
 
 

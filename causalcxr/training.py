@@ -237,7 +237,8 @@ class Stage:
         if groups["weights"].keys() != self.parameters.keys():
             raise RunError(f"'{self.checkpoint}' is of another model; choose another run= or delete it")
         self._load(groups.pop("weights"))
-        self.ema = {name: value.to(self.fabric.device) for name, value in groups.pop("ema").items()}
+        ema = groups.pop("ema")  # in the order of the parameters, not of the file
+        self.ema = {name: ema[name].to(p.device) for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
             moments = {key: values[name] for key, values in groups.items() if name in values}
             device = parameter.device  # AdamW keeps its step count on the CPU
