@@ -1,7 +1,7 @@
 """Simulated chest X-rays with known equations and stored noise, so that every counterfactual has a true answer."""
 
+from causalcxr.simulator.channels import CHANNELS, noise
 from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, effusion_volume, graph, severity
-from causalcxr.simulator.noise import CHANNELS, noise
 from causalcxr.simulator.projection import counterfactual, render
 
 __all__ = [

@@ -16,7 +16,7 @@ __all__ = ["BLUNTING_VOLUME", "HIDING_VOLUME", "REFERENCE_AGE", "SULCUS", "Geome
 
 REFERENCE_AGE = 50.0  # the age at which the stated sizes of men and women hold
 BLUNTING_VOLUME = 160.0  # mL below which fluid lies behind the dome, unseen
-HIDING_VOLUME = 500.0  # mL at which the fluid reaches the top of the dome
+HIDING_VOLUME = 500.0  # mL at which the fluid covers the top of the dome
 SULCUS = 0.28  # from the top of the dome down to the lateral angle
 
 
@@ -117,7 +117,7 @@ def geometry(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DE
 
 
 def _bone_density(male: Tensor, age: Tensor, knobs: Knobs) -> Tensor:
-    """Mineral relative to a young adult's: falls from 55 on, twice as fast in women (1.6 % against .8 % a year)."""
+    """Mineral relative to a young adult's: from 55 on it falls by 1.6 % a year in women and by .8 % in men."""
     beyond = age - 55.0
     years = (beyond + torch.sqrt(beyond * beyond + 16.0)) / 2.0
     return torch.exp(-knobs.age_bone * (0.016 - 0.008 * male) * years)
@@ -126,7 +126,7 @@ def _bone_density(male: Tensor, age: Tensor, knobs: Knobs) -> Tensor:
 def _fluid_heights(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs) -> tuple[Tensor, Tensor]:
     """Height of the fluid above the lateral angle on the right and on the left.
 
-    Below BLUNTING_VOLUME it hides behind the dome; at HIDING_VOLUME it reaches the dome's top. One side is fuller
+    Below BLUNTING_VOLUME it hides behind the dome; at HIDING_VOLUME it covers the dome's top. One side is fuller
     (holds the volume); in half of the subjects the other holds a share of it.
     """
     volume = effusion_volume(u, p) * knobs.finding_volume
@@ -140,4 +140,4 @@ def _height(volume: Tensor) -> Tensor:
     beyond = (volume - BLUNTING_VOLUME) / (HIDING_VOLUME - BLUNTING_VOLUME)
     seen = (beyond + torch.sqrt(beyond * beyond + 0.002)) / 2.0
     # Higher up the chest is wider than the angle, so a litre raises the level less.
-    return SULCUS * 1.35 * seen / (1.0 + 0.35 * seen)
+    return SULCUS * 1.48 * seen / (1.0 + 0.35 * seen)

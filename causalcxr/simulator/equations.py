@@ -22,7 +22,7 @@ __all__ = ["DEFAULT", "Knobs", "attributes", "effusion_volume", "graph", "severi
 AGE_LOW, AGE_SPAN = 20.0, 70.0
 AGE_SHAPE = (2.5, 2.0)
 # Prevalence .35 over the law of age above (tests integrate it).
-FINDING_BASE, FINDING_PER_DECADE = -0.62, 0.45
+FINDING_BASE, FINDING_PER_DECADE = -0.63, 0.45
 RACE_SHARES = (0.60, 0.15, 0.25)  # white, asian, black
 # Which group stands where on an acquisition knob is arbitrary; what counts is that the groups differ.
 RACE_CONTRAST = (0.0, -1.0, 1.0)
@@ -87,7 +87,7 @@ def attributes(
     `do` is in natural units: labels, numbers, or one value per row. Raises GraphError for what the graph refuses.
     """
     n, device = len(u["age"]), u["age"].device
-    values = encode_intervention(graph(knobs), do, n, device)
+    values = intervened(do, n, device, knobs)
     if "sex" not in values:
         values["sex"] = (u["sex"] < 0.5).to(torch.int64)
     if "race" not in values:
@@ -103,6 +103,13 @@ def attributes(
             share = knobs.ap_share + knobs.race_view * race_contrast(values["race"])
             values["view"] = (u["view"] < share).to(torch.int64)
     return {name: values[name] for name in names}
+
+
+def intervened(
+    do: Mapping[str, Any] | None, n: int, device: torch.device | str = "cpu", knobs: Knobs = DEFAULT
+) -> dict[str, Tensor]:
+    """The values that an intervention sets, one tensor `(n,)` a variable. Raises GraphError for a bad one."""
+    return {name: value.contiguous() for name, value in encode_intervention(graph(knobs), do, n, device).items()}
 
 
 def severity(u: Mapping[str, Tensor], p: Mapping[str, Tensor]) -> Tensor:

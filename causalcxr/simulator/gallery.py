@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from causalcxr.files import write_atomically
+from causalcxr.simulator.channels import noise
 from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, graph
-from causalcxr.simulator.noise import noise
 from causalcxr.simulator.projection import counterfactual, render
 from causalcxr.values import decode
 
@@ -40,7 +40,7 @@ def contact_sheet(
 def counterfactual_grid(
     seed: int = 0, ids: Sequence[int] = range(4), size: int = 192, knobs: Knobs = DEFAULT
 ) -> Figure:
-    """Exact counterfactuals (direct effects), one subject a row: factual, other sex, age 30, age 80, other finding.
+    """Exact direct effects, a subject a row: factual, other sex, age 30, age 80, other finding.
 
     Under each image stands its difference from the factual one; all maps share one symmetric scale.
     """

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from causalcxr.errors import ConfigError
 from causalcxr.simulator.anatomy import geometry
-from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, graph, race_contrast
-from causalcxr.simulator.noise import pixel_noise
+from causalcxr.simulator.channels import pixel_noise
+from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, intervened, race_contrast
 from causalcxr.simulator.tissue import paths
 from causalcxr.simulator.warp import body_coordinates, pixel_grid
-from causalcxr.values import encode_intervention
 
 __all__ = ["counterfactual", "render"]
 
@@ -59,7 +58,7 @@ def counterfactual(
     if effect != "direct":
         raise ConfigError(f"effect: expected 'total' or 'direct', got {effect!r}")
     factual = attributes(u, knobs=knobs)
-    changed = encode_intervention(graph(knobs), do, len(factual["age"]), factual["age"].device)
+    changed = intervened(do, len(factual["age"]), factual["age"].device, knobs)
     return render(u, {**factual, **changed}, size, knobs)
 
 
