@@ -183,7 +183,13 @@ def _split_argument(argument: str) -> tuple[str, str]:
 
 def _merge_pairs(config: DictConfig, pairs: Sequence[tuple[str, str]]) -> DictConfig:
     for key, value in pairs:
-        config = _merge(config, OmegaConf.from_dotlist([f"{key}={value}"]), "on the command line")
+        try:
+            override = OmegaConf.from_dotlist([f"{key}={value}"])
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"'{key}={value}': the value is not valid YAML; quote it or close its brackets"
+            ) from None
+        config = _merge(config, override, "on the command line")
     return config
 
 
@@ -215,9 +221,9 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
         known = list(_leaves(config)) + list(_branches(config))
         raise ConfigError(f"unknown key '{key}' {where}; {nearest(key, known)}") from None
     except (ValidationError, ConfigTypeError) as error:
-        reason = str(error).splitlines()[0]
         key = error.full_key or _first_key(override)
-        raise ConfigError(f"'{key}' {where}: {reason}; the default is {_value_at(config, key)!r}") from None
+        expected, got = _expected(config, key), OmegaConf.select(override, key)
+        raise ConfigError(f"'{key}' {where} is '{got}'; expected {expected}") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration {where}: {str(error).splitlines()[0]}") from None
     assert isinstance(merged, DictConfig)
@@ -234,12 +240,15 @@ def _finish(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from None
     assert isinstance(finished, Config)
+    if finished.model.image.size != finished.data.size:
+        sizes = f"model.image.size is {finished.model.image.size} but data.size is {finished.data.size}"
+        raise ConfigError(f"{sizes}; set both to the same (the presets hvae32 to hvae192 do)")
     return finished
 
 
 def _check_value(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
-        raise ConfigError(f"'{key}' is '{value}'; {nearest(str(value), CHOICES[key])}")
+        raise ConfigError(f"'{key}' is '{value}'; expected one of: {', '.join(CHOICES[key])}")
     expected = BOUNDS.get(key.rpartition(".")[2])
     if expected and isinstance(value, int | float) and not HOLDS[expected](value):
         raise ConfigError(f"'{key}' is {value}; expected {expected}")
@@ -273,6 +282,10 @@ def _first_key(override: Any) -> str:
     return next(iter(_leaves(override)), "?") if isinstance(override, DictConfig) else "?"
 
 
-def _value_at(config: DictConfig, key: str) -> Any:
-    value = OmegaConf.select(config, key, throw_on_missing=False)
-    return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value
+def _expected(config: DictConfig, key: str) -> str:
+    """What the key takes, in words, with its present value as the example."""
+    value = OmegaConf.select(config, key)
+    if isinstance(value, DictConfig):
+        return f"keys such as {key}.{next(iter(value), 'name')}=..."
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", ListConfig: "a list"}
+    return f"{kinds.get(type(value), 'text')} such as {key}={value}"

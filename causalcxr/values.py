@@ -6,6 +6,7 @@ order is the graph's label order), continuous `float32 (B,)` in the graph's unit
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from causalcxr.errors import GraphError, nearest
 from causalcxr.graph import Graph, Variable
 
-__all__ = ["Batch", "decode", "encode", "encode_intervention", "image_to_float"]
+__all__ = ["Batch", "decode", "encode", "encode_intervention", "image_to_float", "parse_assignments"]
 
 Batch = Mapping[str, Tensor]
 
@@ -67,6 +68,25 @@ def decode(variable: Variable, values: Tensor) -> list[Any]:
     if variable.is_discrete:
         return [variable.labels[int(value)] for value in values]
     return [float(value) for value in values]
+
+
+def parse_assignments(graph: Graph, pairs: Sequence[str]) -> dict[str, Any]:
+    """`["age=80", "sex=male"]`, as typed on a command line, to `{"age": 80.0, "sex": "male"}`.
+
+    Raises GraphError: no `name=value`, a variable given twice, or one or a value that the graph doesn't have.
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = (piece.strip() for piece in pair.partition("="))
+        if not equals or not value or name in parsed:
+            raise GraphError(f"'{pair}': expected NAME=VALUE, each name once, for example age=80")
+        variable = graph[name]
+        if variable.kind == "continuous":
+            with suppress(ValueError):
+                parsed[name] = float(value)
+        parsed.setdefault(name, value)
+    encode_intervention(graph, parsed, 1)
+    return parsed
 
 
 def image_to_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

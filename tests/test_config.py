@@ -1,0 +1,83 @@
+"""Configuration: presets, overrides, and one clear line for every mistake."""
+
+import pytest
+
+from causalcxr.config import load_config, override_config, read_config, shipped_presets, to_yaml
+from causalcxr.errors import ConfigError
+
+
+def test_defaults_then_preset_then_command_line(tmp_path):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("train: {seed: 5, image: {steps: 7}}\nlog: {project: mine}\n")
+    config = load_config([f"preset={preset}", "train.seed=6"])
+    assert (config.train.seed, config.train.image.steps, config.log.project) == (6, 7, "mine")
+    assert config.train.attributes.steps == load_config([]).train.attributes.steps
+    assert config.run == "runs/mine"
+
+
+def test_a_preset_can_include_another(tmp_path):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("include: [quickstart]\ndata: {train: 12}\n")
+    config, base = load_config([f"preset={preset}"]), load_config(["preset=quickstart"])
+    assert config.data.train == 12
+    assert (config.graph, config.train.image) == (base.graph, base.train.image)
+
+
+@pytest.mark.parametrize("preset", shipped_presets())
+def test_shipped_presets_are_valid(preset):
+    load_config([f"preset={preset}"])
+
+
+def test_written_and_read_it_is_the_same(tmp_path):
+    config = load_config(["preset=quickstart", "data.labels.sex={F: female, M: male}"])
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path / "c.yaml") == config
+
+
+def test_override_leaves_the_original_alone():
+    config = load_config([])
+    other = override_config(config, ["evaluate.rows=3"])
+    assert other.evaluate.rows == 3 and config.evaluate.rows != 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("train.sed=1", "unknown key 'train.sed' on the command line; did you mean 'train.seed'?"),
+        ("trian.seed=1", "unknown key 'trian' on the command line; did you mean 'train'?"),
+        ("model.image.widht=1", "unknown key 'model.image.widht'"),
+        (
+            "train.seed=one",
+            "'train.seed' on the command line is 'one'; expected a whole number such as train.seed=0",
+        ),
+        ("train.image.learning_rate=fast", "expected a number such as train.image.learning_rate="),
+        ("train.stages=3", "'train.stages' on the command line is '3'; expected a list"),
+        ("train=3", "'train' on the command line is '3'; expected keys such as train.stages=..."),
+        ("train.image.steps=0", "'train.image.steps' is 0; expected a number above 0"),
+        ("train.image.ema_decay=2", "'train.image.ema_decay' is 2.0; expected a number in [0, 1]"),
+        ("train.device=gpu", "'train.device' is 'gpu'; expected one of: auto, cpu, cuda"),
+        ("train.stages=[atributes]", "'train.stages' has 'atributes'; did you mean 'attributes'?"),
+        ("log.wandb=onlin", "'log.wandb' is 'onlin'; expected one of: off, offline, online"),
+        ("data.source=foldr", "'data.source' is 'foldr'; expected one of: simulator, folder, morphomnist"),
+        (
+            "preset=quikstart",
+            "no preset 'quikstart': not a file and not a shipped preset; did you mean 'quickstart'?",
+        ),
+        ("data.columns=[1", "the value is not valid YAML"),
+        ("seed", "argument 'seed': expected key=value, for example train.seed=1"),
+        ("model.image.size=128", "model.image.size is 128 but data.size is 64"),
+    ],
+)
+def test_mistakes_are_one_clear_line(argument, expected):
+    with pytest.raises(ConfigError) as caught:
+        load_config([argument])
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_broken_preset_files_are_refused(tmp_path):
+    path = tmp_path / "broken.yaml"
+    for text in ("train: [", "- 1\n- 2\n"):
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_config([f"preset={path}"])
+        assert "broken.yaml" in str(caught.value) and "\n" not in str(caught.value)
