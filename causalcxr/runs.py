@@ -18,7 +18,7 @@ from causalcxr.files import load_tensors, save_tensors, write_atomically, write_
 from causalcxr.graph import Graph, graph_from_dict, load_graph
 from causalcxr.scm import StructuralCausalModel
 
-__all__ = ["Run", "create_run", "load", "open_run"]
+__all__ = ["Run", "load", "open_run", "plan_run", "versions"]
 
 REPORTED_PACKAGES = ("causalcxr", "torch", "pyro-ppl", "normflows", "numpy", "lightning-fabric", "safetensors")
 
@@ -41,6 +41,13 @@ class Run:
         """What made this run: versions, data, device, seconds by stage."""
         path = self.folder / "provenance.json"
         return json.loads(path.read_text()) if path.exists() else {"seconds": {}}
+
+    def begin(self) -> None:
+        """Make the folder with its configuration and graph, unless it is there already."""
+        if not (self.folder / "config.yaml").exists():
+            declared = yaml.safe_dump(self.graph.to_dict(), sort_keys=False, allow_unicode=True)
+            write_atomically(self.folder / "graph.yaml", declared)
+            write_atomically(self.folder / "config.yaml", to_yaml(self.config))
 
     def note(self, **facts: Any) -> None:
         """Add to the provenance; `seconds` are merged stage by stage."""
@@ -87,20 +94,15 @@ class Run:
         scm.load_state_dict(tensors)
 
 
-def create_run(config: Config) -> Run:
-    """The run folder of a configuration: made if new, opened if it was made by the same configuration.
+def plan_run(config: Config) -> Run:
+    """The run of a configuration, new or begun earlier; nothing is written yet.
 
     Raises RunError where the folder belongs to another configuration.
     """
     folder = Path(config.run)
     graph = load_graph(config.graph)
     if (folder / "config.yaml").exists():
-        run = open_run(folder)
-        _refuse_other_config(run, config, graph)
-        return Run(folder, config, graph)
-    write_atomically(folder / "graph.yaml", yaml.safe_dump(graph.to_dict(), sort_keys=False, allow_unicode=True))
-    write_atomically(folder / "config.yaml", to_yaml(config))
-    (folder / "state").mkdir(exist_ok=True)
+        _refuse_other_config(open_run(folder), config, graph)
     return Run(folder, config, graph)
 
 

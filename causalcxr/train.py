@@ -16,7 +16,7 @@ from causalcxr.data.cohort import Cohort, open_cohort
 from causalcxr.errors import ConfigError
 from causalcxr.files import load_tensors, write_atomically
 from causalcxr.objectives import build_objective
-from causalcxr.runs import Run, create_run, versions
+from causalcxr.runs import Run, plan_run, versions
 from causalcxr.training import Stage
 
 __all__ = ["train"]
@@ -31,11 +31,12 @@ def train(config: Config) -> Path:
     """
     fabric = _launch(config.train)
     begun = time.perf_counter()
+    run = plan_run(config)
     with fabric.rank_zero_first():
-        run = create_run(config)
         cohort = open_cohort(config.data, run.graph)
     log.info("cohort '%s': %s", cohort.folder, _sizes(cohort))
     if fabric.is_global_zero:
+        run.begin()
         run.note(versions=versions(), data_hash=cohort.data_hash, device=_device_name(fabric))
         if "prepare" not in run.provenance["seconds"]:
             run.note(seconds={"prepare": time.perf_counter() - begun})
