@@ -81,11 +81,11 @@ def geometry(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DE
     numbers = {
         "chest_half_width": half_width,
         "chest_depth": chest_depth,
-        "body_depth": chest_depth + 0.19 + 0.045 * thickness,
+        "body_depth": chest_depth + 0.20 + 0.05 * thickness,
         "apex": -0.80 + 0.03 * chest[:, 1] + kyphosis,
         "base": dome + SULCUS,
         # The outline of the torso is the same for both sexes: a narrower rib cage has a thicker wall.
-        "wall": 0.145 + 0.035 * thickness - 0.06 * knobs.sex_chest_width * (male - 0.5),
+        "wall": 0.19 + 0.04 * thickness - 0.06 * knobs.sex_chest_width * (male - 0.5),
         "shoulder": 0.04 * build[:, 1] + 0.5 * kyphosis,
         "dome_right": dome,
         "dome_left": dome + 0.04 + 0.02 * inspiration[:, 1],
@@ -99,7 +99,7 @@ def geometry(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DE
         "rib_spacing": 0.134 + 0.006 * ribs[:, 0],
         "rib_phase": 0.25 * ribs[:, 1],
         "rib_slope": 0.17 + 0.05 * ribs[:, 2],
-        "rib_width": 0.024 + 0.002 * ribs[:, 3],
+        "rib_width": 0.020 + 0.002 * ribs[:, 3],
         "clavicle_height": -0.60 + 0.03 * clavicles[:, 0] + 0.8 * kyphosis,
         "clavicle_slope": 0.24 + 0.08 * clavicles[:, 1],
         "spine_bend": 0.02 * spine[:, 0],

@@ -17,8 +17,8 @@ __all__ = ["counterfactual", "render"]
 
 SOFT_ATTENUATION = 3.3  # per half image width: 0.165 per cm
 BONE_ATTENUATION = 6.0  # beyond the soft tissue that bone takes the place of
-SCATTER, SCATTER_ATTENUATION = 0.30, 0.60
-LEVEL, CONTRAST = 1.95, 2.1  # middle and slope of the film curve, over log exposure
+SCATTER, SCATTER_ATTENUATION = 0.20, 0.60
+LEVEL, CONTRAST = 2.08, 1.70  # middle and slope of the film curve, over log exposure
 NOISE = 0.02  # standard deviation in log exposure
 PIXELS_AT_ONCE = 1 << 18  # bounds memory and keeps a pass within the processor's cache
 

@@ -65,7 +65,7 @@ def soft_edge(pixel: float, width: float) -> float:
 def cage_rise(g: Geometry, y: Tensor) -> Tensor:
     """How far the rib cage has narrowed towards its apex: 0 from the base down, 1 at the apex."""
     t = ((g.base - y) / (g.base - g.apex)).clamp(min=0.0)
-    return t * t * torch.sqrt(t + 1e-6)
+    return t * t * t * torch.sqrt(t + 1e-6)
 
 
 def cage_half_width(g: Geometry, y: Tensor) -> Tensor:
@@ -117,9 +117,10 @@ def _body(g: Geometry, side: Tensor, y: Tensor) -> Tensor:
     upper = step(-0.30 + g.shoulder - y, 0.30)
     half_width = g.chest_half_width + g.wall + 0.34 * upper
     depth = g.body_depth + 0.10 * step(y - 0.45, 0.35)
-    torso = depth * chord(1.0 - (side / half_width).square().square())
+    wide = (side / half_width).square()
+    torso = depth * chord(1.0 - wide * wide * wide)
     slope = (side - 0.24).clamp(min=0.0)
-    top = y - (-0.93 + g.shoulder + 0.50 * slope * slope + 0.14 * slope)
+    top = y - (-0.93 + g.shoulder + 0.46 * slope * slope + 0.10 * slope)
     shade = (1.0 - top / 0.8).clamp(0.0, 1.0)
     torso = torso * chord(1.0 - shade * shade - 1.2 * (top < 0), 0.06)
     neck = 0.66 * chord(1.0 - (side / 0.28).square(), 0.05) * step(-0.66 + g.shoulder - y, 0.25)
@@ -147,7 +148,7 @@ def _mediastinum(g: Geometry, x: Tensor, y: Tensor, pixel: float) -> Tensor:
     column = step(0.085 + 0.10 * low + 0.06 * (-0.55 - y).clamp(min=0.0) - line.abs(), edge)
     knob_x, knob_y = line - 0.070 - 0.6 * g.unfolding, y + 0.33 - g.kyphosis
     knob = step(g.knob_radius - torch.sqrt(knob_x * knob_x + knob_y * knob_y + 1e-6), edge)
-    trunk = step((1.0 - ((line - 0.05) / 0.15).square() - ((y + 0.02) / 0.24).square()) * 0.07, edge)
+    trunk = step((1.0 - ((line - 0.035) / 0.165).square() - ((y + 0.03) / 0.27).square()) * 0.07, edge)
     descending = step(knob_y, 0.05) * step(0.105 + g.unfolding - line, edge) * step(line, edge)
     right_hilum = 0.45 * bump(((line + 0.15) / 0.11).square() + ((y + 0.07) / 0.19).square())
     left_hilum = 0.40 * bump(((line - 0.17) / 0.10).square() + ((y + 0.12) / 0.17).square())

@@ -28,7 +28,7 @@ def body_coordinates(
     has slopes below 1/2 in sum, so the map is a diffeomorphism (Jacobian determinant above 0) for every noise.
     """
     position = (knobs.variation * u["position"]).clamp(-LIMIT, LIMIT).to(x.dtype)
-    zoom, angle = 1.0 + 0.045 * position[:, 0:1], 0.03 * position[:, 1:2]
+    zoom, angle = 1.0 + 0.055 * position[:, 0:1], 0.03 * position[:, 1:2]
     cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
     across = cosine * x - sine * y + 0.03 * position[:, 2:3]
     down = sine * x + cosine * y + 0.035 * position[:, 3:4]
