@@ -1,0 +1,1 @@
+"""Metrics as small functions: each file holds one idea, and the definition that is stored beside its values."""

@@ -1,0 +1,126 @@
+"""All image metrics of one batch, row by row: one abduction, every intervention decoded in one pass.
+
+Values are keyed by tuples such as `("exact", "model", "age", "error")`, which `summary.py` turns into statistics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from causalcxr.mechanisms.hvae import HVAE, Elbo
+from causalcxr.mechanisms.likelihood import bits_per_dim
+from causalcxr.metrics import exact
+from causalcxr.metrics.composition import composition, reversibility
+from causalcxr.metrics.interventions import draw_other_values
+from causalcxr.metrics.truth import Truth
+from causalcxr.randomness import Draws
+from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.values import Batch, image_to_float
+
+__all__ = ["Key", "Rows", "abduct", "image_mechanism", "measure_exact", "measure_images"]
+
+Key = tuple[str, ...]
+Rows = dict[Key, Tensor]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The batch with one attribute set to another value, for each of `names`, and the images that this gave."""
+
+    names: tuple[str, ...]
+    values: Mapping[str, Tensor]
+    batches: Sequence[Mapping[str, Tensor]]
+
+
+def image_mechanism(scm: StructuralCausalModel) -> HVAE:
+    """The mechanism of the graph's image."""
+    assert scm.graph.image is not None
+    mechanism = scm.mechanism(scm.graph.image)
+    assert isinstance(mechanism, HVAE)
+    return mechanism
+
+
+@torch.no_grad()
+def abduct(scm: StructuralCausalModel, batch: Batch, seed: int) -> tuple[Abduction, Elbo]:
+    """What `scm.abduct` gives, and the evidence lower bound that the same pass computed."""
+    assert scm.graph.image is not None
+    factual = {name: batch[name].to(scm.device) for name in scm.graph.variables}
+    factual[scm.graph.image] = image = image_to_float(factual[scm.graph.image], scm.dtype)
+    draws = Draws(seed, scm.device)
+    elbo = image_mechanism(scm).elbo(image, factual, draws)
+    noise = {name: scm.mechanism(name).abduct(factual[name], factual, draws) for name in scm.graph.attributes}
+    return Abduction({**noise, scm.graph.image: elbo.noise(image)}, factual), elbo
+
+
+@torch.no_grad()
+def measure_images(
+    scm: StructuralCausalModel,
+    abduction: Abduction,
+    elbo: Elbo,
+    train: Batch,
+    truth: Truth | None,
+    ids: Tensor,
+    cycles: int,
+    seed: int,
+) -> Rows:
+    """Every image metric of the abducted rows. `train` has the training attributes, `ids` the subjects' ids."""
+    assert scm.graph.image is not None
+    image, mechanism = abduction.factual[scm.graph.image], image_mechanism(scm)
+    rows: Rows = {("image", "bits_per_dimension"): bits_per_dim(elbo.nll + elbo.kl, tuple(image.shape[1:]))}
+    noise = elbo.noise(image)
+    draws = Draws(seed + 1, scm.device)
+    composed = composition(mechanism, image, abduction.factual, noise, cycles, draws)
+    rows |= {("composition", mode, str(cycle)): values for (mode, cycle), values in composed.items()}
+    drawn = _intervene(scm, abduction, train, seed)
+    if not drawn.names:
+        return rows
+    rows |= _measure_reversibility(scm, abduction, drawn, seed)
+    effects = torch.stack([b[scm.graph.image] - image for b in drawn.batches], dim=1)
+    rows |= _sizes("model", drawn.names, effects)
+    if truth is not None:
+        factual = truth.images(ids)
+        answers = [truth.images(ids, {name: drawn.values[name]}) - factual for name in drawn.names]
+        true_effects = torch.stack(answers, dim=1).to(effects)
+        rows |= _sizes("exact", drawn.names, true_effects)
+        rows |= measure_exact("model", drawn.names, effects, true_effects)
+        rows |= measure_exact("did_nothing", drawn.names, torch.zeros_like(effects), true_effects)
+        rows |= measure_exact("exact", drawn.names, true_effects, true_effects)
+    return rows
+
+
+def measure_exact(who: str, names: Sequence[str], effects: Tensor, true_effects: Tensor) -> Rows:
+    """Exact error and alpha of effect images `(B, k, C, H, W)`, one for each of `names`, that `who` made."""
+    rows: Rows = {}
+    alpha, condition = exact.coefficients(effects, true_effects)
+    for i, name in enumerate(names):
+        error, size = exact.error_norms(effects[:, i], true_effects[:, i])
+        relative = exact.relative_error(error, size, effects[0, 0].numel())
+        rows["exact", who, name, "error"] = torch.stack([error, size], dim=1)
+        rows["exact", who, name, "error_mean"] = rows["exact", who, name, "error_median"] = relative
+        for j, other in enumerate(names):
+            rows["exact", who, name, "alpha", other] = alpha[:, i, j]
+    rows["exact", "condition"] = condition
+    return rows
+
+
+def _intervene(scm: StructuralCausalModel, abduction: Abduction, train: Batch, seed: int) -> Drawn:
+    """Direct effects: only attributes with an edge into the image have one."""
+    assert scm.graph.image is not None
+    names = scm.graph[scm.graph.image].parents
+    values = draw_other_values(scm.graph, abduction.factual, train, seed)
+    batches = scm.counterfactual(abduction, [{name: values[name]} for name in names], effect="direct")
+    return Drawn(names, values, batches)
+
+
+def _measure_reversibility(scm: StructuralCausalModel, abduction: Abduction, drawn: Drawn, seed: int) -> Rows:
+    changed = {v: torch.cat([batch[v] for batch in drawn.batches]) for v in scm.graph.variables}
+    copies = len(drawn.names)
+    factual = {v: torch.cat([abduction.factual[v]] * copies) for v in scm.graph.variables}
+    differences = reversibility(scm, factual, changed, seed + 2).chunk(copies)
+    return {("reversibility", name): d for name, d in zip(drawn.names, differences, strict=True)}
+
+
+def _sizes(who: str, names: Sequence[str], effects: Tensor) -> Rows:
+    return {("effect_size", who, name): exact.size_in_grey_levels(effects[:, i]) for i, name in enumerate(names)}

@@ -1,0 +1,94 @@
+"""95 % bootstrap intervals clustered by patient: images of one patient are drawn or left out together.
+
+Every resample draws as many patients as there are, with replacement; a patient's rows then count as often as the
+patient was drawn. Percentile intervals (Efron 1979; Field and Welsh 2007 for the cluster bootstrap).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Interval", "mean_interval", "median_interval", "ratio_interval"]
+
+LEVEL = 0.95
+RESAMPLES = 1000
+NUMBERS_AT_ONCE = 1 << 23  # bounds the memory of a block of resamples
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic, the ends of its 95 % interval, and the number of rows it was taken over. Without rows: NaN."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: Any, patients: Any, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The mean of `values` `(N,)`, rows with NaN left out. `patients` `(N,)` says whose row it is."""
+    values = np.asarray(values, dtype=np.float64)
+    return ratio_interval(values, np.where(np.isnan(values), np.nan, 1.0), patients, resamples, seed)
+
+
+def ratio_interval(
+    numerators: Any, denominators: Any, patients: Any, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The sum of `numerators` over the sum of `denominators`, `(N,)` each, rows with a NaN left out."""
+    both = np.stack([np.asarray(x, dtype=np.float64) for x in (numerators, denominators)])
+    rows, cluster = _complete_rows(both, patients)
+    if rows.shape[1] == 0 or rows[1].sum() == 0:
+        return Interval(np.nan, np.nan, np.nan, rows.shape[1])
+    sums = np.stack([np.bincount(cluster, weights=row) for row in rows])  # (2, patients)
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        above, below = counts @ sums[0], counts @ sums[1]
+        return np.divide(above, below, out=np.full(len(counts), np.nan), where=below != 0)
+
+    low, high = _quantiles(statistic, sums.shape[1], sums.shape[1], resamples, seed)
+    return Interval(float(rows[0].sum() / rows[1].sum()), low, high, rows.shape[1])
+
+
+def median_interval(values: Any, patients: Any, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The (lower) median of `values` `(N,)`, rows with NaN left out."""
+    rows, cluster = _complete_rows(np.asarray(values, dtype=np.float64)[None], patients)
+    n = rows.shape[1]
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    order = np.argsort(rows[0], kind="stable")
+    ordered, cluster = rows[0][order], cluster[order]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        below = counts[:, cluster].cumsum(axis=1)
+        return ordered[(2 * below >= below[:, -1:]).argmax(axis=1)]
+
+    low, high = _quantiles(statistic, int(cluster.max()) + 1, n, resamples, seed)
+    return Interval(float(ordered[(n - 1) // 2]), low, high, n)
+
+
+def _complete_rows(values: np.ndarray, patients: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of `values` `(k, N)` without NaN, and for each the number of its patient."""
+    patients = np.asarray(patients)
+    if values.shape[1:] != patients.shape:
+        raise ValueError(f"expected one patient per row, got {values.shape[1]} rows and {patients.shape} patients")
+    complete = ~np.isnan(values).any(axis=0)
+    return values[:, complete], np.unique(patients[complete], return_inverse=True)[1]
+
+
+def _quantiles(
+    statistic: Callable[[np.ndarray], np.ndarray], patients: int, width: int, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The interval's ends. `statistic` maps counts `(R, patients)` to `(R,)`, handling `width` numbers a row."""
+    generator, block, drawn = np.random.default_rng(seed), max(1, NUMBERS_AT_ONCE // width), []
+    for start in range(0, resamples, block):
+        drawn.append(statistic(_multinomial(generator, min(block, resamples - start), patients)))
+    low, high = np.nanquantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _multinomial(generator: np.random.Generator, resamples: int, patients: int) -> np.ndarray:
+    """How often each patient is drawn, `(resamples, patients)`; ten times faster than numpy's own multinomial."""
+    drawn = generator.integers(patients, size=(resamples, patients)) + patients * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * patients).reshape(resamples, patients)

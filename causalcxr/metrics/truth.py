@@ -1,0 +1,53 @@
+"""The simulator behind a simulated cohort: the same subjects again, and their exact counterfactuals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causalcxr import simulator
+from causalcxr.config import Config
+from causalcxr.data.cohort import Cohort
+from causalcxr.graph import Graph
+
+__all__ = ["Truth", "find_truth"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Exact answers for subjects by id. `columns` maps names of the graph to the simulator's."""
+
+    graph: Graph
+    seed: int
+    size: int
+    knobs: simulator.Knobs
+    columns: Mapping[str, str]
+
+    @torch.no_grad()
+    def images(self, ids: Any, do: Mapping[str, Any] | None = None, effect: str = "direct") -> Tensor:
+        """Images `(B, 1, size, size)` in [0, 1], not rounded, of the subjects had `do` been so."""
+        noise = simulator.noise(self.seed, ids)
+        return simulator.counterfactual(noise, self._renamed(do), self.size, effect, self.knobs)
+
+    @torch.no_grad()
+    def attributes(self, ids: Any, do: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        """The attributes `(B,)` of the subjects had `do` been so, descendants following."""
+        values = simulator.attributes(simulator.noise(self.seed, ids), self._renamed(do), self.knobs)
+        return {name: values[self.columns[name]] for name in self.graph.attributes}
+
+    def _renamed(self, do: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {self.columns[name]: value for name, value in (do or {}).items()}
+
+
+def find_truth(config: Config, cohort: Cohort) -> Truth | None:
+    """The truth behind a cohort; None unless it is simulated, with the simulator's own labels."""
+    if cohort.source.get("source") != "simulator":
+        return None
+    knobs, graph = simulator.Knobs(**cohort.source["knobs"]), cohort.graph
+    columns = {name: config.data.columns.get(name, name) for name in graph.attributes}
+    simulated = simulator.graph(knobs)
+    if any(graph[name].labels != simulated[column].labels for name, column in columns.items()):
+        return None
+    return Truth(graph, cohort.source["seed"], cohort.size, knobs, columns)

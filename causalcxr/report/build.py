@@ -1,0 +1,124 @@
+"""Draws every figure of a run into its folder and writes the report beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from causalcxr.config import Config, to_yaml
+from causalcxr.data.cohort import Cohort
+from causalcxr.files import write_atomically
+from causalcxr.metrics.summary import Metrics
+from causalcxr.report.charts import attribute_chart, curves_chart, graph_picture
+from causalcxr.report.figures import save_png
+from causalcxr.report.gallery import Gallery, draw_gallery, draw_reconstructions, draw_samples
+from causalcxr.report.page import Report, number_text, render
+from causalcxr.runs import Run
+
+__all__ = ["Results", "build_report"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the report shows of one evaluation."""
+
+    run: Run
+    config: Config
+    cohort: Cohort
+    simulated: bool
+    metrics: Metrics
+    gallery: Gallery | None
+    samples: Mapping[str, Tensor] | None
+    real: Mapping[str, Tensor] | None
+    attributes: Mapping[str, Tensor]
+    curves: Sequence[Mapping[str, Any]]
+    rows: int
+
+
+def build_report(results: Results) -> Path:
+    """Write figures/*.png and report.html into the run's folder; returns the report's path.
+
+    Raises RunError: the disk is full or the folder can't be written.
+    """
+    folder = results.run.folder / "figures"
+    figures = _draw_figures(results, folder)
+    gallery = draw_gallery(results.run.graph, results.gallery, folder) if results.gallery else []
+    provenance = results.run.provenance
+    page = Report(
+        title=results.run.folder.name,
+        graph=results.run.graph,
+        facts=_facts(results, provenance),
+        metrics=results.metrics,
+        figures=figures,
+        gallery=gallery,
+        warnings=_warnings(results, provenance),
+        cycles=results.config.evaluate.cycles,
+        settings=_settings(results.config),
+        versions=provenance.get("versions", {}),
+        seconds=provenance["seconds"],
+        simulated=results.simulated,
+    )
+    path = results.run.folder / "report.html"
+    write_atomically(path, render(page))
+    return path
+
+
+def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
+    graph, figures = results.run.graph, {}
+    attributes = {name: values.cpu().numpy() for name, values in results.attributes.items()}
+    charts = {
+        "graph": graph_picture(graph),
+        "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
+        "curves": curves_chart(results.curves, tuple(graph.variables)),
+    }
+    for name, figure in charts.items():
+        if figure is not None:
+            figures[name] = folder / f"{name}.png"
+            save_png(figure, figures[name])
+    if results.gallery is not None:
+        figures["reconstructions"] = folder / "reconstructions.png"
+        draw_reconstructions(graph, results.gallery, figures["reconstructions"])
+    if results.samples is not None and results.real is not None:
+        figures["samples"] = folder / "samples.png"
+        draw_samples(graph, results.samples, results.real, figures["samples"])
+    return figures
+
+
+def _facts(results: Results, provenance: Mapping[str, Any]) -> dict[str, str]:
+    cohort, graph = results.cohort, results.run.graph
+    sizes = ", ".join(f"{split} {len(cohort.split(split)):,}" for split in ("train", "val", "test"))
+    pixels = f", {cohort.size} x {cohort.size} pixels" if graph.image else ""
+    rejected = sum(cohort.rejected.values())
+    return {
+        "Graph": f"{graph.name}: {', '.join(graph.variables)}",
+        "Data": f"{cohort.source.get('source', 'unknown')}{pixels}; {sizes}",
+        "Rejected rows": ", ".join(f"{why} {n:,}" for why, n in cohort.rejected.items()) if rejected else "none",
+        "Measured on": f"{results.rows:,} rows of the test split",
+        "Stages": ", ".join(
+            f"{stage} ({getattr(results.config.train, stage).steps:,} steps)"
+            for stage in results.config.train.stages
+        ),
+        "Parameters": number_text(provenance.get("parameters")),
+        "Trained on": str(provenance.get("device", "unknown")),
+        "Seed": str(results.config.train.seed),
+        "causalcxr": str(provenance.get("versions", {}).get("causalcxr", "unknown")),
+        "Data hash": cohort.data_hash[:16],
+    }
+
+
+def _warnings(results: Results, provenance: Mapping[str, Any]) -> list[str]:
+    trained_on = provenance.get("data_hash")
+    if trained_on in (None, results.cohort.data_hash):
+        return []
+    return ["These are not the data that the model was trained on: the hash of the prepared cohort differs."]
+
+
+def _settings(config: Config) -> str:
+    """The configuration without the places where things lie on this machine."""
+    settings = yaml.safe_load(to_yaml(config))
+    for section, key in ((None, "run"), (None, "graph"), ("data", "root"), ("data", "cache")):
+        (settings[section] if section else settings).pop(key)
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

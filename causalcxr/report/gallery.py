@@ -1,0 +1,149 @@
+"""What the galleries show: a few subjects, their reconstructions and their counterfactuals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalcxr.graph import Graph
+from causalcxr.mechanisms.hvae import Elbo
+from causalcxr.metrics.interventions import describe, readable
+from causalcxr.metrics.truth import Truth
+from causalcxr.randomness import Draws
+from causalcxr.report.figures import Band, bands_figure, counterfactual_grid, difference_limit, save_png
+from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.values import Batch
+
+__all__ = [
+    "Gallery",
+    "caption",
+    "choose_rows",
+    "draw_gallery",
+    "draw_reconstructions",
+    "draw_samples",
+    "make_gallery",
+]
+
+SAMPLE_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Subjects, images float in [0, 1]. `exact` has the true batches (image included), where they are known."""
+
+    factual: Mapping[str, Tensor]
+    interventions: Sequence[Mapping[str, Any]]
+    counterfactuals: Sequence[Mapping[str, Tensor]]
+    exact: Sequence[Mapping[str, Tensor]] | None
+    mean: Tensor
+    redrawn: Tensor
+
+
+def choose_rows(graph: Graph, batch: Batch, count: int) -> list[int]:
+    """Row numbers that show as many combinations of labels as there is room for, in their order."""
+    discrete = [batch[name] for name in graph.attributes if graph[name].is_discrete]
+    if not discrete:
+        return list(range(min(count, len(next(iter(batch.values()), ())))))
+    labels = torch.stack(discrete, dim=1).numpy()
+    _, first = np.unique(labels, axis=0, return_index=True)
+    rest = np.setdiff1d(np.arange(len(labels)), first)
+    spread = np.sort(first)[np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
+    return [int(row) for row in [*spread, *rest][:count]]
+
+
+@torch.no_grad()
+def make_gallery(
+    scm: StructuralCausalModel,
+    abduction: Abduction,
+    elbo: Elbo,
+    interventions: Sequence[Mapping[str, Any]],
+    truth: Truth | None,
+    ids: Tensor,
+    seed: int,
+) -> Gallery:
+    """Every intervention on the abducted rows (total effect), decoded together; exact answers where known."""
+    assert scm.graph.image is not None
+    image = abduction.factual[scm.graph.image]
+    made = scm.counterfactual(abduction, list(interventions)) if interventions else []
+    exact = None
+    if truth is not None:
+        exact = [
+            truth.attributes(ids, do) | {scm.graph.image: truth.images(ids, do, "total")} for do in interventions
+        ]
+    fresh = Draws(seed, image.device).normal(*image.shape, dtype=image.dtype)
+    redrawn = (elbo.loc + elbo.scale * fresh).clamp(0, 1)
+    return Gallery(abduction.factual, interventions, made, exact, elbo.loc.clamp(0, 1), redrawn)
+
+
+def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str, Path]]:
+    """One picture per subject, all on one scale of differences: heading and file of each."""
+    assert graph.image is not None
+    batches = [gallery.factual, *gallery.counterfactuals]
+    truths = None if gallery.exact is None else [gallery.factual, *gallery.exact]
+    titles = ["factual", *(_title(graph, do) for do in gallery.interventions)]
+    subjects = range(len(gallery.mean))
+    columns = [
+        [batch[graph.image][i] for batch in group] for group in (batches, truths or []) for i in subjects if group
+    ]
+    limit = max(difference_limit(column) for column in columns)
+    drawn = []
+    for i in subjects:
+        captions = [caption(graph, batch, i) for batch in batches]
+        figure = counterfactual_grid(
+            [batch[graph.image][i] for batch in batches],
+            titles,
+            captions,
+            None if truths is None else [batch[graph.image][i] for batch in truths],
+            None if truths is None else [caption(graph, batch, i) for batch in truths],
+            limit,
+        )
+        path = folder / f"counterfactuals_{i + 1}.png"
+        save_png(figure, path)
+        drawn.append((f"Subject {i + 1}: {', '.join(captions[0])}", path))
+    return drawn
+
+
+def draw_reconstructions(graph: Graph, gallery: Gallery, path: Path) -> None:
+    """Factual images, the decoder's mean, mean with redrawn pixel noise, and what the mean has lost."""
+    assert graph.image is not None
+    factual = gallery.factual[graph.image]
+    lost = [255 * (mean - image).mean(dim=0).cpu() for mean, image in zip(gallery.mean, factual, strict=True)]
+    limit = max(1.0, float(np.ceil(np.quantile(torch.stack(lost).abs().numpy(), 0.995))))
+    captions = [caption(graph, gallery.factual, i) for i in range(len(factual))]
+    bands = [
+        Band("factual", list(factual), captions),
+        Band("no pixel noise", list(gallery.mean)),
+        Band("redrawn", list(gallery.redrawn)),
+        Band("lost", [difference.numpy() for difference in lost], limit=limit),
+    ]
+    save_png(bands_figure(bands), path)
+
+
+def draw_samples(graph: Graph, model: Batch, data: Batch, path: Path) -> None:
+    """Draws from the model above as many real rows, each with its attributes."""
+    bands = []
+    for label, batch in (("model", model), ("real", data)):
+        assert graph.image is not None
+        images = batch[graph.image]
+        for start in range(0, len(images), SAMPLE_COLUMNS):
+            rows = range(start, min(start + SAMPLE_COLUMNS, len(images)))
+            bands.append(Band(label, [images[i] for i in rows], [caption(graph, batch, i) for i in rows]))
+    save_png(bands_figure(bands), path)
+
+
+def caption(graph: Graph, batch: Batch, row: int) -> list[str]:
+    """The attributes of one row in words, one line each; numbers and yes-no labels get their name."""
+    return [_line(graph, name, batch[name][row]) for name in graph.attributes]
+
+
+def _line(graph: Graph, name: str, value: Any) -> str:
+    text = readable(graph[name], value)
+    return text if graph[name].is_discrete and not text.isdigit() else f"{name} {text}"
+
+
+def _title(graph: Graph, do: Mapping[str, Any]) -> str:
+    return "do(" + describe(graph, do).replace(", ", ",\n") + ")"
