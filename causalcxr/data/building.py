@@ -29,7 +29,7 @@ from causalcxr.graph import Graph
 __all__ = ["FORMAT", "build", "content_hash", "count_by_reason", "describe_variables"]
 
 FORMAT = 1  # raise it when the same source would give other content
-CHUNK = 64  # rows decoded by one worker at a time, and rendered as one batch; the content must not depend on it
+CHUNK = 32  # rows decoded by one worker at a time, and rendered as one batch; the content must not depend on it
 AHEAD = 2  # chunks a worker that may wait to be written
 
 
