@@ -1,0 +1,132 @@
+"""How fast the parts are that decide how long people wait. Ratios of two ways, timed in turn in one run.
+
+    python benchmarks/speed.py            a table
+    python benchmarks/speed.py --json     one JSON object
+
+`batched_interventions`: eight interventions on one abduction, all decoded together, against eight counterfactuals
+made one by one in the published way (each: encoder, posterior decoder, one decoder pass for the reconstruction,
+one for the counterfactual). `cache_read`: random batches from the memory-mapped cache against decoding the JPEGs.
+`training_step`: how often one step of the image stage calls encoder and decoder.
+"""
+
+import argparse
+import ctypes
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache_read import cache_read
+
+from causalcxr.config import load_config
+from causalcxr.graph import load_graph
+from causalcxr.objectives import ImageObjective
+from causalcxr.randomness import Draws
+from causalcxr.scm import StructuralCausalModel
+
+INTERVENTIONS: list[dict[str, Any]] = [
+    *({"sex": label} for label in ("female", "male")),
+    *({"race": label} for label in ("white", "asian", "black")),
+    *({"age": age} for age in (30, 80)),
+    {"finding": "Pleural Effusion"},
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    results = {
+        "batched_interventions": batched_interventions(options.repeats),
+        "training_step": training_step(),
+        "cache_read": cache_read(),
+        "threads": torch.get_num_threads(),
+    }
+    sys.stdout.write(json.dumps(results, indent=None if options.json else 2) + "\n")
+
+
+@torch.no_grad()
+def batched_interventions(repeats: int, preset: str = "quickstart", rows: int = 8) -> dict[str, Any]:
+    """Seconds of both ways at the preset's size, their ratio, and the peak memory beside each."""
+    scm = _model(preset)
+    batch = scm.sample(rows, seed=0)
+
+    def ours() -> None:
+        scm.counterfactual(scm.abduct(batch, seed=0), do=INTERVENTIONS)
+
+    def published() -> None:
+        for do in INTERVENTIONS:
+            abduction = scm.abduct(batch, seed=0)
+            scm.mechanism("image")(abduction.noise["image"], abduction.factual)  # the reconstruction
+            scm.counterfactual(abduction, do=do)
+
+    slow, fast = _in_turn(published, ours, repeats)
+    return {
+        "ratio": slow / fast,
+        "one_by_one_seconds": slow,
+        "batched_seconds": fast,
+        "one_by_one_peak_mib": _peak_memory(published),
+        "batched_peak_mib": _peak_memory(ours),
+        "rows": rows,
+        "interventions": len(INTERVENTIONS),
+        "preset": preset,
+    }
+
+
+def training_step(preset: str = "quickstart") -> dict[str, int]:
+    """Calls of encoder and decoder in one step of the image stage."""
+    scm = _model(preset).requires_grad_(True)
+    batch, calls = scm.sample(2, seed=0), {"encoder": 0, "decoder": 0}
+    for name in calls:
+        scm.mechanism("image").get_submodule(name).register_forward_hook(
+            lambda *_, name=name: calls.update({name: calls[name] + 1})
+        )
+    sum(loss.mean() for loss in ImageObjective(scm)(batch, Draws(0)).values()).backward()  # type: ignore[union-attr]
+    return calls
+
+
+def _model(preset: str) -> StructuralCausalModel:
+    config = load_config([f"preset={preset}"])
+    torch.manual_seed(0)
+    scm = StructuralCausalModel(load_graph("chest"), config.model.image, config.model.spline)
+    return scm.requires_grad_(False)
+
+
+def _in_turn(slow: Callable[[], None], fast: Callable[[], None], repeats: int) -> tuple[float, float]:
+    """Median seconds of both, run alternately so that a drift of the machine's speed hits both."""
+    seconds: dict[str, list[float]] = {"slow": [], "fast": []}
+    for repeat in range(repeats + 1):
+        for name, function in (("slow", slow), ("fast", fast)):
+            begun = time.perf_counter()
+            function()
+            if repeat:  # the first round warms up
+                seconds[name].append(time.perf_counter() - begun)
+    return statistics.median(seconds["slow"]), statistics.median(seconds["fast"])
+
+
+def _peak_memory(function: Callable[[], None]) -> float | None:
+    """MiB by which resident memory rises at most while `function` runs; None where that is unknown (not Linux)."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory kept from earlier calls would hide what this one needs
+        reset.write_text("5")  # forgets the peak so far
+        before = _status_mib(status, "VmRSS")
+        function()
+        return _status_mib(status, "VmHWM") - before
+    except OSError:
+        return None
+
+
+def _status_mib(status: Path, key: str) -> float:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
