@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from cache_read import cache_read
 
 from causalcxr.config import load_config

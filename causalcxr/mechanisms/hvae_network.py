@@ -21,7 +21,7 @@ __all__ = ["Decoder", "Encoder", "HVAEConfig", "Posterior", "Prior", "check_conf
 
 _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL is finite from the first step
 _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an image in [0, 1]
-_BRANCH_GAIN = 0.1  # of the last convolution of a branch, before training: branches start almost off
+_HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
 
 
 @dataclass
@@ -58,11 +58,10 @@ class _Block(nn.Module):
         self.inner = _conv(width, width, resolution)
         self.outer = nn.Conv2d(width, width, 1)
         self.film = nn.Linear(embedding, 2 * width) if embedding else None
-        _scale_weight(self.outer, _BRANCH_GAIN)
 
     def forward(self, hidden: Tensor, embedding: Tensor | None = None) -> Tensor:
-        inner = _modulate(self.inner(F.relu(hidden)), self.film, embedding)
-        return hidden + self.outer(F.relu(inner))
+        inner = _modulate(self.inner(F.silu(hidden)), self.film, embedding)
+        return hidden + self.outer(F.silu(inner))
 
 
 class Encoder(nn.Module):
@@ -115,10 +114,10 @@ class _PosteriorHead(nn.Module):
         self.inner = _conv(layer.width, layer.width, layer.side)
         self.film = nn.Linear(embedding, 2 * layer.width)
         self.outer = nn.Conv2d(layer.width, 2 * layer.latents, 1)
-        _scale_weight(self.outer, _BRANCH_GAIN)
+        _scale_weight(self.outer, _HEAD_GAIN)
 
     def forward(self, joint: Tensor, embedding: Tensor) -> Tensor:
-        return self.outer(F.relu(_modulate(self.inner(F.relu(joint)), self.film, embedding)))
+        return self.outer(F.silu(_modulate(self.inner(F.silu(joint)), self.film, embedding)))
 
 
 class Prior(nn.Module):
@@ -149,12 +148,12 @@ class _PriorStep(nn.Module):
         self.up = _up(before, after)
         self.block = _Block(after.width, after.side)
         self.head = nn.Conv2d(after.width, 2 * after.latents, 1)
-        _scale_weight(self.head, _BRANCH_GAIN)
+        _scale_weight(self.head, _HEAD_GAIN)
 
     def forward(self, previous: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         injected = self.inject(previous)
         hidden = self.block(self.up(injected if state is None else state + injected))
-        return self.head(F.relu(hidden)), hidden
+        return self.head(F.silu(hidden)), hidden
 
 
 class Decoder(nn.Module):
@@ -175,7 +174,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(last.width, 2 * channels * config.stem**2, 1)
         with torch.no_grad():
             assert self.head.bias is not None
-            self.head.weight.mul_(_BRANCH_GAIN)
+            self.head.weight.mul_(_HEAD_GAIN)
             self.head.bias.zero_()
             self.head.bias[channels * config.stem**2 :] = math.log(_INITIAL_SCALE)
 
@@ -190,7 +189,7 @@ class Decoder(nn.Module):
                 hidden = hidden + self.inject[drawn](latent(drawn, hidden))
                 drawn += 1
             hidden = _run(block, self.recompute, hidden, embedding)
-        pixels = self.head(F.relu(_modulate(hidden, self.film, embedding)))
+        pixels = self.head(F.silu(_modulate(hidden, self.film, embedding)))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
             loc, log_scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)

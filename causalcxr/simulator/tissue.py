@@ -54,6 +54,7 @@ def bump(squared: Tensor) -> Tensor:
 
 def chord(q: Tensor, softness: float = 0.02) -> Tensor:
     """The root of the positive part of q: the thickness of a round body, with a soft edge."""
+    q = q.clamp(min=-4.0)  # far outside, float32 would round the sum to 0, where the root has no derivative
     return torch.sqrt((q + torch.sqrt(q * q + softness * softness)) * 0.5)
 
 
@@ -121,8 +122,8 @@ def _body(g: Geometry, side: Tensor, y: Tensor) -> Tensor:
     torso = depth * chord(1.0 - wide * wide * wide)
     slope = (side - 0.24).clamp(min=0.0)
     top = y - (-0.93 + g.shoulder + 0.46 * slope * slope + 0.10 * slope)
-    shade = (1.0 - top / 0.8).clamp(0.0, 1.0)
-    torso = torso * chord(1.0 - shade * shade - 1.2 * (top < 0), 0.06)
+    shade = (1.0 - top / 0.8).clamp(min=0.0)
+    torso = torso * chord(1.0 - shade * shade, 0.06)
     neck = 0.66 * chord(1.0 - (side / 0.28).square(), 0.05) * step(-0.66 + g.shoulder - y, 0.25)
     middle = g.chest_half_width + g.wall + 0.27 + 0.10 * y
     arm = 0.40 * chord(1.0 - ((side - middle) / 0.16).square(), 0.05) * step(y + 0.40, 0.20)

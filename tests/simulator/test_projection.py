@@ -226,3 +226,11 @@ def test_an_impossible_size_is_refused(u: dict[str, Tensor], size: int) -> None:
 def test_an_unknown_effect_is_refused(u: dict[str, Tensor]) -> None:
     with pytest.raises(ConfigError, match="'total' or 'direct', got 'indirect'"):
         simulator.counterfactual(u, {"sex": 1}, effect="indirect")
+
+
+def test_the_float32_gradient_is_finite_for_everyone(u: dict[str, Tensor]) -> None:
+    p = simulator.attributes(u)
+    age = p["age"].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(simulator.render(u, {**p, "age": age}).square().sum(), age)
+    assert gradient.isfinite().all()
+    assert (gradient != 0).all()
