@@ -96,7 +96,8 @@ def count_by_reason(rejected: list[Rejected]) -> dict[str, int]:
 def _check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items()) or "nothing rejected"
     if rows.empty:
-        raise DataError(f"none of {len(rejected):,} rows can be used: {reasons}")
+        first = f"; the first: {rejected[0].detail}" if rejected else ""
+        raise DataError(f"none of {len(rejected):,} rows can be used: {reasons}{first}")
     for split in SPLITS:
         if split not in set(rows["split"]):
             raise DataError(
