@@ -1,6 +1,6 @@
 """One patient's image and attributes in; the counterfactual as a picture and as numbers out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from causalcxr.data.images import read_image
 from causalcxr.data.source import Unusable
 from causalcxr.errors import DataError
 from causalcxr.files import write_json
+from causalcxr.metrics.interventions import describe, readable
 from causalcxr.report.figures import counterfactual_grid, save_png
 from causalcxr.runs import load
 from causalcxr.scm import StructuralCausalModel
@@ -41,9 +42,8 @@ def ask(
     assert name is not None
     before, after = abduction.factual[name][0], result[name][0]
     picture = Path(out)
-    figure = counterfactual_grid(
-        before[None], after[None, None], [_in_words(scm, abduction.factual)], [_in_words(scm, result)]
-    )
+    titles = ["factual", f"do({describe(scm.graph, intervention)})"]
+    figure = counterfactual_grid([before, after], titles, [_in_words(scm, b) for b in (abduction.factual, result)])
     save_png(figure, picture)
     numbers = {
         "run": str(run),
@@ -71,10 +71,9 @@ def _patient(scm: StructuralCausalModel, path: Path, given: dict[str, Any]) -> d
     return {**given, name: torch.from_numpy(pixels.copy())[None]}
 
 
-def _values(scm: StructuralCausalModel, batch: dict[str, Any]) -> dict[str, Any]:
+def _values(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: decode(scm.graph[name], batch[name])[0] for name in scm.graph.attributes}
 
 
-def _in_words(scm: StructuralCausalModel, batch: dict[str, Any]) -> str:
-    values = _values(scm, batch)
-    return ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values.values())
+def _in_words(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> list[str]:
+    return [readable(scm.graph[name], value) for name, value in _values(scm, batch).items()]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,13 @@ def rows_of_step(seed: int, step: int, n: int, batch: int, rank: int = 0, world:
     rows = np.empty(batch, dtype=np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        rows[here] = np.random.default_rng([seed, int(epoch)]).permutation(n)[positions[here] % n]
+        rows[here] = _epoch_order(seed, int(epoch), n)[positions[here] % n]
     return rows
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 def learning_rate(stage: StageConfig, step: int) -> float:
