@@ -18,7 +18,7 @@ __all__ = [
     "size_in_grey_levels",
 ]
 
-VISIBLE = 1.0  # grey level, root mean square: a smaller true effect is left out of ratios and of the fit
+VISIBLE = 1.0  # grey level, root mean square: a smaller true effect has no ratio and no alpha
 _ERROR = (
     "Exact counterfactual error ||made - exact|| / ||exact - factual|| of the direct effect of do({name} = a drawn"
 )
@@ -32,7 +32,7 @@ ERROR_DEFINITIONS = {
 ALPHA_DEFINITION = (
     "How much of the true direct effect of '{other}' is in the image's change under do({name} = a drawn other "
     "value): least squares, row by row, of made - factual on the true effect images of every attribute; mean over "
-    "rows. Right is {right}. A true effect below 1 grey level (root mean square) is left out of its row's fit."
+    "rows. Right is {right}. Rows where the effect of '{other}' is below 1 grey level (root mean square) don't count."
 )
 CONDITION_DEFINITION = (
     "Condition number of the Gram matrix of the true effect images, each scaled to norm 1: median over rows. 1 is "
@@ -61,14 +61,15 @@ def coefficients(effects: Tensor, true_effects: Tensor) -> tuple[Tensor, Tensor]
     `effects` `(B, m, ...)`, `true_effects` `(B, k, ...)` in image units. Returns alpha `(B, m, k)` in float64, NaN
     where a true effect is invisible, and the condition number of the Gram matrix `(B,)` of the unit-norm effects.
     """
-    effects, truths = effects.flatten(2), true_effects.flatten(2)
+    effects, truths = effects.flatten(2).double(), true_effects.flatten(2).double()
     size = truths.norm(dim=2)
-    visible = _is_visible(size, truths.shape[2])
-    unit = torch.where(visible[..., None], truths / size.clamp_min(torch.finfo(size.dtype).tiny)[..., None], 0)
-    gram = (unit @ unit.mT).double() + torch.diag_embed((~visible).double())
-    projected = (unit @ effects.mT).double()  # (B, k, m)
+    present = size > 0  # a faint effect is fitted too, or it would be laid to the others' account
+    unit = torch.where(present[..., None], truths / size.clamp_min(torch.finfo(size.dtype).tiny)[..., None], 0)
+    gram = unit @ unit.mT + torch.diag_embed((~present).double())
+    projected = unit @ effects.mT  # (B, k, m)
     solved = torch.linalg.pinv(gram, hermitian=True, rtol=1e-9) @ projected
-    alpha = torch.where(visible[..., None], solved / size.double()[..., None], torch.nan).mT
+    visible = _is_visible(size, truths.shape[2])
+    alpha = torch.where(visible[..., None], solved / size[..., None], torch.nan).mT
     spectrum = torch.linalg.eigvalsh(gram)
     return alpha, spectrum[:, -1] / spectrum[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
 

@@ -10,7 +10,7 @@ __all__ = ["ATTRIBUTE_DEFINITION", "IMAGE_DEFINITION", "attribute_log_likelihood
 
 IMAGE_DEFINITION = (
     "Negative evidence lower bound of the image given its parents, in bits per pixel and channel: an upper bound "
-    "of the code length (one draw of the latents). Lower is better; 8 is a uniform guess over 256 grey levels."
+    "of the code length (one draw of the latents). Lower is better; a uniform guess over 256 grey levels takes 8."
 )
 ATTRIBUTE_DEFINITION = (
     "Mean log-likelihood of the attribute given its parents, in nats: log-probability of a label, log-density per "

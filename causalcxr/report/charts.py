@@ -13,7 +13,8 @@ from causalcxr.graph import Graph, Variable
 __all__ = ["attribute_chart", "curves_chart", "graph_picture"]
 
 DATA, MODEL = "#5b7fa6", "#d9822b"
-PANEL = (3.0, 2.2)  # inches
+PANEL = (2.5, 2.1)  # inches
+COLUMNS = 5
 POINTS = 1500  # of a scatter
 BANDS = 6  # of a continuous parent
 
@@ -25,7 +26,7 @@ def graph_picture(graph: Graph) -> Figure:
         depth[name] = 1 + max((depth[parent] for parent in variable.parents), default=-1)
     layers = [[name for name in depth if depth[name] == d] for d in range(max(depth.values()) + 1)]
     widest = max(len(layer) for layer in layers)
-    size = (max(2.4, 1.25 * widest), 0.35 + 0.85 * len(layers))
+    size = (max(2.4, 1.25 * widest), 0.85 * len(layers) - 0.15)
     figure = Figure(figsize=size, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -36,7 +37,7 @@ def graph_picture(graph: Graph) -> Figure:
         for i, name in enumerate(layer):
             # A lone variable between the layers stands aside, so that arrows past it stay visible.
             aside = 0.36 if len(layer) == 1 and 0 < d < len(layers) - 1 else 0.0
-            place[name] = (size[0] * ((i + 0.5) / len(layer) + aside), size[1] - 0.55 - 0.85 * d)
+            place[name] = (size[0] * ((i + 0.5) / len(layer) + aside), size[1] - 0.35 - 0.85 * d)
     for name, variable in graph.variables.items():
         for parent in variable.parents:
             axes.annotate("", place[name], place[parent], arrowprops=_arrow())
@@ -65,7 +66,7 @@ def curves_chart(lines: Sequence[Mapping[str, Any]], variables: Sequence[str]) -
 
 
 def _panels(panels: Sequence[Callable[[Axes], None]], first: str, second: str) -> Figure:
-    columns = min(4, len(panels))
+    columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.3), facecolor="white", layout="constrained")
     grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
@@ -84,15 +85,15 @@ def _marginal(variable: Variable, data: Mapping[str, Any], model: Mapping[str, A
     def draw(axes: Axes) -> None:
         own, made = data[variable.name], model[variable.name]
         axes.set_title(variable.name, fontsize=9, parse_math=False)
-        axes.set_yticks([])
         if variable.is_discrete:
             shares = [np.bincount(x.astype(int), minlength=len(variable.labels)) / len(x) for x in (own, made)]
             _bars(axes, variable.labels, shares)
         else:
             low, high = np.quantile(np.concatenate([own, made]), [0.001, 0.999])
-            edges = np.linspace(low, high, 41)
+            edges = np.linspace(low, high, int(np.clip(1.5 * len(own) ** 0.5, 8, 40)) + 1)
             axes.hist(own, edges, density=True, color=DATA, alpha=0.55)
             axes.hist(made, edges, density=True, color=MODEL, histtype="step", linewidth=1.6)
+            axes.set_yticks([])
             axes.set_xlabel(variable.unit, fontsize=7, parse_math=False)
 
     return draw
@@ -128,7 +129,8 @@ def _groups(parent: Variable, *values: np.ndarray) -> tuple[list[np.ndarray], li
     if parent.is_discrete:
         return [x.astype(int) for x in values], list(parent.labels)
     edges = np.quantile(values[0], np.linspace(0, 1, BANDS + 1))
-    names = [f"{low:.3g}–{high:.3g}" for low, high in pairwise(edges)]
+    digits = 0 if edges[-1] - edges[0] > 20 else 1
+    names = [f"{low:.{digits}f}–{high:.{digits}f}" for low, high in pairwise(edges)]
     return [np.digitize(x, edges[1:-1]) for x in values], names
 
 
@@ -143,7 +145,7 @@ def _bars(axes: Axes, names: Sequence[str], heights: Sequence[Any]) -> None:
     place = np.arange(len(names))
     for i, (values, colour) in enumerate(zip(heights, (DATA, MODEL), strict=True)):
         axes.bar(place + 0.4 * (i - 0.5), values, 0.38, color=colour)
-    slanted = sum(map(len, names)) > 32
+    slanted = sum(map(len, names)) > 26
     axes.set_xticks(place, names, rotation=25 if slanted else 0, ha="right" if slanted else "center")
     for label in axes.get_xticklabels():
         label.set_parse_math(False)

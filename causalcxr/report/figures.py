@@ -4,6 +4,7 @@ Images are tensors or arrays `(C, H, W)` or `(H, W)`, float in [0, 1] or uint8. 
 matplotlib Figure of its own; pyplot and its global state are not used.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from causalcxr.files import write_atomically
 __all__ = ["Band", "as_picture", "bands_figure", "counterfactual_grid", "difference_limit", "save_png"]
 
 CELL, GAP, LINE, LABEL, BAR = 1.15, 0.07, 0.145, 0.34, 0.75  # inches
+TITLE_WIDTH = 19  # letters
 DIFFERENCES = "RdBu_r"
 CHANGED = "#b3261e"  # colour of what an intervention changed
 
@@ -61,7 +63,7 @@ def counterfactual_grid(
     fits the largest differences. Brighter than the factual image is red, darker is blue.
     """
     if limit is None:
-        limit = max(difference_limit(images), difference_limit(exact) if exact is not None else 0.0)
+        limit = difference_limit([images] if exact is None else [images, exact])
     label = "model" if exact is not None else "images"
     bands = [Band(label, images, captions, mark_changes=True), _changes(images, limit)]
     if exact is not None:
@@ -72,6 +74,7 @@ def counterfactual_grid(
 def bands_figure(bands: Sequence[Band], titles: Sequence[str] = ()) -> Figure:
     """Rows of pictures under one another, as wide as the longest; one colour bar for all differences."""
     columns = max(len(band.pictures) for band in bands)
+    titles = [_wrap(title) for title in titles]
     head = 0.08 + LINE * max((title.count("\n") + 1 for title in titles), default=0)
     limit = next((band.limit for band in bands if band.limit is not None), None)
     width = LABEL + columns * (CELL + GAP) + (BAR if limit is not None else 0.05)
@@ -107,13 +110,14 @@ def bands_figure(bands: Sequence[Band], titles: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def difference_limit(images: Sequence[Any]) -> float:
-    """The end of a symmetric scale, in grey levels, that fits all but the largest .5 % of the differences."""
-    factual = _levels(images[0])
-    differences = [np.abs(_levels(image) - factual) for image in images[1:]]
-    if not differences:
-        return 1.0
-    return max(1.0, float(np.ceil(np.quantile(np.stack(differences), 0.995))))
+def difference_limit(rows: Sequence[Sequence[Any]]) -> float:
+    """The end of a symmetric scale, in grey levels, that fits all but the largest 1 % of the changes.
+
+    Each row holds a factual image and its counterfactuals. Images that did not change don't count.
+    """
+    changes = [np.abs(_levels(image) - _levels(row[0])).ravel() for row in rows for image in row[1:]]
+    changes = [change for change in changes if change.max() > 0.5]
+    return max(1.0, float(np.ceil(np.quantile(np.concatenate(changes), 0.99)))) if changes else 1.0
 
 
 def as_picture(image: Any) -> np.ndarray:
@@ -133,6 +137,12 @@ def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
 def _changes(images: Sequence[Any], limit: float) -> Band:
     factual = _levels(images[0])
     return Band("change", [None, *(_levels(image) - factual for image in images[1:])], limit=limit)
+
+
+def _wrap(title: str) -> str:
+    """Lines short enough for a column, broken behind the `=` of an intervention if need be."""
+    lines = [title] if len(title) <= TITLE_WIDTH else title.replace(" = ", " =\n").split("\n")
+    return "\n".join(textwrap.fill(line, TITLE_WIDTH, break_long_words=False) for line in lines)
 
 
 def _levels(image: Any) -> np.ndarray:
@@ -181,7 +191,7 @@ def _colour_bar(figure: Figure, limit: float, size: tuple[float, float], top: fl
     width, height = size
     place = ((width - BAR + 0.06) / width, (top - CELL) / height, 0.09 / width, CELL / height)
     colours = ScalarMappable(Normalize(-limit, limit), DIFFERENCES)
-    bar = figure.colorbar(colours, cax=figure.add_axes(place), ticks=[-limit, 0, limit])
+    bar = figure.colorbar(colours, cax=figure.add_axes(place), ticks=[-limit, 0, limit], extend="both")
     bar.ax.tick_params(labelsize=6.5, length=2)
     bar.ax.set_yticklabels([f"−{limit:g}", "0", f"+{limit:g}"])
     bar.ax.set_ylabel("grey levels", fontsize=6.5, labelpad=1)

@@ -28,7 +28,7 @@ __all__ = [
     "make_gallery",
 ]
 
-SAMPLE_COLUMNS = 8
+SAMPLE_COLUMNS = 12
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,8 @@ def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str
     truths = None if gallery.exact is None else [gallery.factual, *gallery.exact]
     titles = ["factual", *(_title(graph, do) for do in gallery.interventions)]
     subjects = range(len(gallery.mean))
-    columns = [
-        [batch[graph.image][i] for batch in group] for group in (batches, truths or []) for i in subjects if group
-    ]
-    limit = max(difference_limit(column) for column in columns)
+    groups = [batches] if truths is None else [batches, truths]
+    limit = difference_limit([[batch[graph.image][i] for batch in group] for group in groups for i in subjects])
     drawn = []
     for i in subjects:
         captions = [caption(graph, batch, i) for batch in batches]
@@ -126,7 +124,7 @@ def draw_reconstructions(graph: Graph, gallery: Gallery, path: Path) -> None:
 def draw_samples(graph: Graph, model: Batch, data: Batch, path: Path) -> None:
     """Draws from the model above as many real rows, each with its attributes."""
     bands = []
-    for label, batch in (("model", model), ("real", data)):
+    for label, batch in (("model", model), ("data", data)):
         assert graph.image is not None
         images = batch[graph.image]
         for start in range(0, len(images), SAMPLE_COLUMNS):
@@ -146,4 +144,4 @@ def _line(graph: Graph, name: str, value: Any) -> str:
 
 
 def _title(graph: Graph, do: Mapping[str, Any]) -> str:
-    return "do(" + describe(graph, do).replace(", ", ",\n") + ")"
+    return f"do({describe(graph, do)})"

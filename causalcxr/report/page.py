@@ -1,6 +1,7 @@
 """The report: one HTML file with everything in it; no script, no link to anything outside."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,8 @@ from causalcxr.metrics.images import Key
 from causalcxr.metrics.summary import Entry, Metrics
 
 __all__ = ["Report", "figure_source", "interval_text", "number_text", "render"]
+
+NARROWEST = 1e-4  # an interval that is narrower is shown by its value alone
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,12 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"source": figure_source, "number": number_text, "interval": interval_text}
+    environment.filters |= {
+        "source": figure_source,
+        "number": number_text,
+        "interval": interval_text,
+        "parts": interval_parts,
+    }
     metrics = report.metrics
     names = list(dict.fromkeys(key[1] for key in metrics if key[0] == "reversibility"))
     return environment.get_template("report.html.j2").render(
@@ -71,7 +79,7 @@ def number_text(value: Any, digits: int = 3) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if abs(value) < 10.0**-digits:
-        return "0" if abs(value) < 1e-6 else f"{value:.0e}"
+        return f"< {10.0**-digits:g}" if value else "0"
     text = f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "−")
 
@@ -80,8 +88,23 @@ def interval_text(entry: Entry | None) -> str:
     """`0.52 [0.50, 0.55]`; the value alone where the interval has no width."""
     if entry is None:
         return "–"
-    value, low, high = (number_text(entry[key]) for key in ("value", "low", "high"))
-    return value if value == "–" or low == high else f"{value} [{low}, {high}]"
+    value, low, high = interval_parts(entry)
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def interval_parts(entry: Entry) -> tuple[str, str, str]:
+    """Value and both ends with as many decimals as the interval's width gives a meaning to."""
+    value, low, high = (entry[key] for key in ("value", "low", "high"))
+    if not high - low > NARROWEST:  # NaN included
+        return number_text(value), number_text(low), number_text(high)
+    decimals = max(0, math.ceil(-math.log10((high - low) / 2)))
+    value, low, high = (_fixed(x, decimals) for x in (value, low, high))
+    return value, low, high
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", "" if float(text.replace(",", "")) == 0 else "−")
 
 
 def _matrices(metrics: Metrics, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -122,7 +145,7 @@ def _tiles(report: Report, names: Sequence[str]) -> list[tuple[str, Entry, str]]
     """The few numbers to see first: what it is, the entry, and what would be right."""
     metrics, tiles = report.metrics, []
     wanted: list[tuple[str, Key, str]] = [
-        ("Bits per dimension", ("image", "bits_per_dimension"), "lower is better; at most 8"),
+        ("Bits per dimension", ("image", "bits_per_dimension"), "lower is better; 8 is guessing"),
         ("Null intervention, without pixel noise", ("composition", "off", "1"), "grey levels; 0 is right"),
     ]
     wanted += [

@@ -1,0 +1,40 @@
+"""What several test files need: a run that was trained once, in seconds."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+TINY_IMAGE = [
+    "model.image.size=32",
+    "model.image.resolutions=[16,8,4,1]",
+    "model.image.widths=[8,12,16,16]",
+    "model.image.encoder_blocks=[1,1,1,1]",
+    "model.image.decoder_blocks=[1,1,1,1]",
+    "model.image.latents=[1,2,4,4]",
+    "model.image.embedding=8",
+]
+TINY_DATA = ["data.source=simulator", "data.size=32", "data.train=160", "data.val=24", "data.test=24"]
+TINY_TRAINING = [
+    "train.device=cpu",
+    "train.attributes.steps=30",
+    "train.attributes.batch_size=64",
+    "train.image.steps=20",
+    "train.image.batch_size=16",
+    "train.image.warmup_steps=5",
+    "train.image.validate_every=10",
+    "train.log_every=5",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trained run: simulated X-rays at 32 x 32, the chest graph, a few steps. Copy it to change it."""
+    from causalcxr.config import load_config
+    from causalcxr.train import train
+
+    folder = tmp_path_factory.mktemp("tiny")
+    where = [f"run={folder / 'run'}", f"data.cache={folder / 'cache'}"]
+    return train(load_config([*where, *TINY_DATA, *TINY_IMAGE, *TINY_TRAINING]))
