@@ -11,12 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from causalcxr.errors import DataError
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
-from causalcxr.mechanisms.hvae_network import Decoder, Encoder, HVAEConfig, Posterior, Prior, check_config
+from causalcxr.mechanisms.hvae_network import (
+    Decoder,
+    Encoder,
+    HVAEConfig,
+    Posterior,
+    Prior,
+    check_config,
+    embedding_network,
+)
 from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch, image_to_float
@@ -88,12 +96,7 @@ class HVAE(Mechanism):
         self.config = config
         self.event_shape = torch.Size((variable.channels, config.size, config.size))
         self.parent_encoder = ParentEncoder(parents)
-        self.embed = nn.Sequential(
-            nn.Linear(self.parent_encoder.width, config.embedding),
-            nn.SiLU(),
-            nn.Linear(config.embedding, config.embedding),
-            nn.SiLU(),
-        )
+        self.embed = embedding_network(self.parent_encoder.width, config.embedding)
         self.encoder = Encoder(config, variable.channels)
         self.posterior = Posterior(config)
         self.prior = Prior(config)

@@ -17,10 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 from causalcxr.errors import ConfigError
 
-__all__ = ["Decoder", "Encoder", "HVAEConfig", "Posterior", "Prior", "check_config"]
+__all__ = ["Decoder", "Encoder", "HVAEConfig", "Posterior", "Prior", "check_config", "embedding_network"]
 
 _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL is finite from the first step
 _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an image in [0, 1]
+# Before training the parents' embedding has entries of about 1, and moves every channel by about .3. With torch's
+# default, some thirty times fainter, the latents learn first what the parents could have told, and keep it:
+# do(parent) then moves the image half the way.
+_EMBEDDING_GAIN, _MODULATION_GAIN = 1.5, 0.3
 _HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
 
 
@@ -50,6 +54,15 @@ class HVAEConfig:
     checkpoint: bool = False
 
 
+def embedding_network(width: int, embedding: int) -> nn.Module:
+    """The parents' features `(B, width)` to their embedding `(B, embedding)`."""
+    layers = [nn.Linear(width, embedding), nn.Linear(embedding, embedding)]
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=_EMBEDDING_GAIN * math.sqrt(2 / layer.in_features))
+        nn.init.normal_(layer.bias, std=_MODULATION_GAIN)
+    return nn.Sequential(layers[0], nn.SiLU(), layers[1], nn.SiLU())
+
+
 class _Block(nn.Module):
     """A residual block: 3 x 3 convolution, the parents' scale and shift per channel, 1 x 1 convolution."""
 
@@ -57,7 +70,7 @@ class _Block(nn.Module):
         super().__init__()
         self.inner = _conv(width, width, resolution)
         self.outer = nn.Conv2d(width, width, 1)
-        self.film = nn.Linear(embedding, 2 * width) if embedding else None
+        self.film = _from_embedding(embedding, 2 * width) if embedding else None
 
     def forward(self, hidden: Tensor, embedding: Tensor | None = None) -> Tensor:
         inner = _modulate(self.inner(F.silu(hidden)), self.film, embedding)
@@ -112,7 +125,7 @@ class _PosteriorHead(nn.Module):
     def __init__(self, layer: "_Layer", embedding: int):
         super().__init__()
         self.inner = _conv(layer.width, layer.width, layer.side)
-        self.film = nn.Linear(embedding, 2 * layer.width)
+        self.film = _from_embedding(embedding, 2 * layer.width)
         self.outer = nn.Conv2d(layer.width, 2 * layer.latents, 1)
         _scale_weight(self.outer, _HEAD_GAIN)
 
@@ -164,13 +177,13 @@ class Decoder(nn.Module):
         layers = _layers(config)
         self.recompute, self.unfold, self.floor = config.checkpoint, config.stem, config.scale_floor
         self.stochastic = [bool(layer.latents) for layer in layers]
-        self.first = nn.Linear(config.embedding, layers[0].width * layers[0].side ** 2)
+        self.first = _from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
         self.inject = nn.ModuleList(nn.Conv2d(a.latents, a.width, 1) for a in layers if a.latents)
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(layers))
         last = layers[-1]
-        self.film = nn.Linear(config.embedding, 2 * last.width)
+        self.film = _from_embedding(config.embedding, 2 * last.width)
         self.head = nn.Conv2d(last.width, 2 * channels * config.stem**2, 1)
         with torch.no_grad():
             assert self.head.bias is not None
@@ -229,6 +242,13 @@ def _up(before: _Layer, after: _Layer) -> nn.Module:
     if ratio == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(before.width, after.width * ratio**2, 1), nn.PixelShuffle(ratio))
+
+
+def _from_embedding(embedding: int, channels: int) -> nn.Linear:
+    layer = nn.Linear(embedding, channels)
+    nn.init.normal_(layer.weight, std=_MODULATION_GAIN / math.sqrt(embedding))
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _modulate(hidden: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:
