@@ -32,7 +32,7 @@ ERROR_DEFINITIONS = {
 ALPHA_DEFINITION = (
     "How much of the true direct effect of '{other}' is in the image's change under do({name} = a drawn other "
     "value): least squares, row by row, of made - factual on the true effect images of every attribute; mean over "
-    "rows. Right is {right}. Rows where the effect of '{other}' is below 1 grey level (root mean square) don't count."
+    "rows. Right is {right}. Rows with an effect of '{other}' below 1 grey level (root mean square) don't count."
 )
 CONDITION_DEFINITION = (
     "Condition number of the Gram matrix of the true effect images, each scaled to norm 1: median over rows. 1 is "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalcxr.graph import Graph
+from causalcxr.graph import Graph, Variable
 from causalcxr.mechanisms.hvae import Elbo
 from causalcxr.metrics.interventions import describe, readable
 from causalcxr.metrics.truth import Truth
@@ -101,7 +101,7 @@ def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str
         )
         path = folder / f"counterfactuals_{i + 1}.png"
         save_png(figure, path)
-        drawn.append((f"Subject {i + 1}: {', '.join(captions[0])}", path))
+        drawn.append((f"Subject {i + 1}: {_describe_row(graph, gallery.factual, i)}", path))
     return drawn
 
 
@@ -134,13 +134,19 @@ def draw_samples(graph: Graph, model: Batch, data: Batch, path: Path) -> None:
 
 
 def caption(graph: Graph, batch: Batch, row: int) -> list[str]:
-    """The attributes of one row in words, one line each; numbers and yes-no labels get their name."""
-    return [_line(graph, name, batch[name][row]) for name in graph.attributes]
+    """The attributes of one row in words, one line each; numbers get their name, but no unit (it is too wide)."""
+    return [_line(graph[name], batch[name][row]) for name in graph.attributes]
 
 
-def _line(graph: Graph, name: str, value: Any) -> str:
-    text = readable(graph[name], value)
-    return text if graph[name].is_discrete and not text.isdigit() else f"{name} {text}"
+def _line(variable: Variable, value: Any) -> str:
+    text = readable(variable, value)
+    if variable.is_discrete:
+        return f"{variable.name} {text}" if text.isdigit() else text
+    return f"{variable.name} {text.removesuffix(variable.unit).strip()}"
+
+
+def _describe_row(graph: Graph, batch: Batch, row: int) -> str:
+    return describe(graph, {name: batch[name][row] for name in graph.attributes})
 
 
 def _title(graph: Graph, do: Mapping[str, Any]) -> str:

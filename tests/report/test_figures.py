@@ -134,4 +134,4 @@ def test_gallery_rows_show_many_combinations():
     }
     assert set(choose_rows(graph, batch, 3)) == {0, 3, 4}
     assert sorted(choose_rows(graph, batch, 9)) == [0, 1, 2, 3, 4]
-    assert caption(graph, batch, 3) == ["male", "white", "age 53 years", "Pleural Effusion"]
+    assert caption(graph, batch, 3) == ["male", "white", "age 53", "Pleural Effusion"]
