@@ -48,6 +48,11 @@ class Subject:
     interventions: Sequence[Mapping[str, Any]]
 
     @property
+    def has_image(self) -> bool:
+        """Whether there is a trained image mechanism to measure."""
+        return self.run.graph.image is not None and "image" in self.run.finished_stages()
+
+    @property
     def train(self) -> Split:
         """The training split; its attributes give the marginals that interventions are drawn from."""
         return self.cohort.split("train")
@@ -117,7 +122,7 @@ def _device(config: Config) -> str:
 
 def _batches(subject: Subject) -> list[np.ndarray]:
     """Row numbers of the test split: the gallery's rows first, the rest in batches. None without an image."""
-    if subject.run.graph.image is None:
+    if not subject.has_image:
         return []
     config, n = subject.config.evaluate, len(subject.test)
     rows = np.arange(n)
@@ -168,7 +173,7 @@ def _measure_attributes(subject: Subject) -> Metrics:
 
 
 def _sample(subject: Subject) -> dict[str, torch.Tensor] | None:
-    if subject.run.graph.image is None:
+    if not subject.has_image:
         return None
     config = subject.config.evaluate
     return {

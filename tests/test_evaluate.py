@@ -18,7 +18,7 @@ from causalcxr.runs import open_run
 from causalcxr.train import train
 
 ATTRIBUTES = ("sex", "race", "age", "finding")
-QUICK = ["evaluate.rows=20", "evaluate.batch_size=8", "evaluate.cycles=2", "evaluate.gallery_rows=2"]
+QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=2", "evaluate.gallery_rows=2"]
 QUICK += ["evaluate.samples=3"]
 
 
@@ -37,7 +37,7 @@ def expected_keys():
 
 @pytest.fixture(scope="module")
 def evaluated(tiny_run, tmp_path_factory):
-    """A copy of the tiny run, evaluated on 20 rows."""
+    """A copy of the tiny run, evaluated on 12 rows."""
     folder = tmp_path_factory.mktemp("evaluated") / "demo"
     shutil.copytree(tiny_run, folder)
     assert evaluate([f"run={folder}", *QUICK]) == folder / "report.html"
@@ -59,7 +59,7 @@ def test_every_metric_is_there_with_interval_n_and_definition(metrics):
             assert entry["low"] <= entry["value"] + 1e-9, key
             assert entry["value"] <= entry["high"] + 1e-9, key
             assert entry["n"] > 0
-    assert metrics["image/bits_per_dimension"]["n"] == 20
+    assert metrics["image/bits_per_dimension"]["n"] == 12
     assert metrics["attributes/age/log_likelihood"]["n"] == 24  # the whole test split
 
 
@@ -146,7 +146,9 @@ def test_same_seed_same_numbers(evaluated, tmp_path):
 def test_named_interventions_stand_over_the_gallery(evaluated, tmp_path):
     folder = tmp_path / "named"
     shutil.copytree(evaluated, folder)
-    evaluate([f"run={folder}", *QUICK, 'evaluate.interventions=["age=80,finding=Pleural Effusion","sex=male"]'])
+    few = [*QUICK, "evaluate.gallery_rows=1"]
+    evaluate([f"run={folder}", *few, 'evaluate.interventions=["age=80,finding=Pleural Effusion","sex=male"]'])
+    assert not (folder / "figures" / "counterfactuals_2.png").exists()  # of the larger gallery before
     metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
     assert not any(key.startswith("interventional/age") for key in metrics)  # the finding is set: nothing follows
 
@@ -184,6 +186,19 @@ def test_attributes_alone(tmp_path):
     assert not any(key.startswith(("image/", "exact/", "composition/")) for key in metrics)
     assert {path.stem for path in (folder / "figures").iterdir()} == {"graph", "attributes", "curves"}
     assert "Counterfactuals</h2>" not in (folder / "report.html").read_text()
+
+
+def test_an_image_that_is_not_trained_is_not_measured(tiny_run, tmp_path):
+    """The chest graph, only its attributes trained."""
+    settings = yaml.safe_load((tiny_run / "config.yaml").read_text())
+    settings["train"]["stages"] = ["attributes"]
+    (tmp_path / "preset.yaml").write_text(yaml.safe_dump(settings))
+    folder = train(load_config([f"preset={tmp_path / 'preset.yaml'}", f"run={tmp_path / 'run'}"]))
+    evaluate([f"run={folder}", *QUICK])
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert "attributes/sex/log_likelihood" in metrics
+    assert "image/bits_per_dimension" not in metrics
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"graph", "attributes", "curves"}
 
 
 @pytest.mark.parametrize(

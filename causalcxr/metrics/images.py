@@ -74,8 +74,6 @@ def measure_images(
     composed = composition(mechanism, image, abduction.factual, noise, cycles, draws)
     rows |= {("composition", mode, str(cycle)): values for (mode, cycle), values in composed.items()}
     drawn = _intervene(scm, abduction, train, seed)
-    if not drawn.names:
-        return rows
     rows |= _measure_reversibility(scm, abduction, drawn, seed)
     effects = torch.stack([b[scm.graph.image] - image for b in drawn.batches], dim=1)
     rows |= _sizes("model", drawn.names, effects)

@@ -1,5 +1,6 @@
 """The simulator behind a simulated cohort: the same subjects again, and their exact counterfactuals."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from causalcxr.data.cohort import Cohort
 from causalcxr.graph import Graph
 
 __all__ = ["Truth", "find_truth"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,5 +52,6 @@ def find_truth(config: Config, cohort: Cohort) -> Truth | None:
     columns = {name: config.data.columns.get(name, name) for name in graph.attributes}
     simulated = simulator.graph(knobs)
     if any(graph[name].labels != simulated[column].labels for name, column in columns.items()):
+        log.info("no exact metrics: the labels of graph '%s' are not the simulator's", graph.name)
         return None
     return Truth(graph, cohort.source["seed"], cohort.size, knobs, columns)

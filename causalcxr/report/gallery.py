@@ -44,10 +44,10 @@ class Gallery:
 
 
 def choose_rows(graph: Graph, batch: Batch, count: int) -> list[int]:
-    """Row numbers that show as many combinations of labels as there is room for, in their order."""
+    """`count` row numbers that show as many combinations of labels as there is room for."""
     discrete = [batch[name] for name in graph.attributes if graph[name].is_discrete]
     if not discrete:
-        return list(range(min(count, len(next(iter(batch.values()), ())))))
+        return list(range(count))
     labels = torch.stack(discrete, dim=1).numpy()
     _, first = np.unique(labels, axis=0, return_index=True)
     rest = np.setdiff1d(np.arange(len(labels)), first)
@@ -102,6 +102,8 @@ def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str
         path = folder / f"counterfactuals_{i + 1}.png"
         save_png(figure, path)
         drawn.append((f"Subject {i + 1}: {_describe_row(graph, gallery.factual, i)}", path))
+    for old in set(folder.glob("counterfactuals_*.png")) - {path for _, path in drawn}:
+        old.unlink()  # of an evaluation with a larger gallery
     return drawn
 
 
