@@ -17,6 +17,7 @@ from causalcxr.metrics.summary import Entry, Metrics
 __all__ = ["Report", "figure_source", "interval_text", "number_text", "render"]
 
 NARROWEST = 1e-4  # an interval that is narrower is shown by its value alone
+ROUNDING = 1e-9  # below this a number is a zero with the rounding of float64
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def number_text(value: Any, digits: int = 3) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if abs(value) < 10.0**-digits:
-        return f"< {10.0**-digits:g}" if value else "0"
+        return f"< {10.0**-digits:g}" if abs(value) > ROUNDING else "0"
     text = f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "−")
 
