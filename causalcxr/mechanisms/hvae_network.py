@@ -127,7 +127,6 @@ class _PosteriorHead(nn.Module):
         self.inner = _conv(layer.width, layer.width, layer.side)
         self.film = _from_embedding(embedding, 2 * layer.width)
         self.outer = nn.Conv2d(layer.width, 2 * layer.latents, 1)
-        _scale_weight(self.outer, _HEAD_GAIN)
 
     def forward(self, joint: Tensor, embedding: Tensor) -> Tensor:
         return self.outer(F.silu(_modulate(self.inner(F.silu(joint)), self.film, embedding)))

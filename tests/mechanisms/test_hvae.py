@@ -173,7 +173,7 @@ def test_a_few_steps_learn_the_parents_effect_on_the_image():
     optimizer = torch.optim.AdamW(hvae.parameters(), lr=4e-3)
     draws = Draws(0)
     first = hvae.loss(hvae.elbo(image, parents, draws)).mean().item()
-    for step in range(150):
+    for step in range(100):
         rows = torch.arange(64) + 64 * (step % 4)
         batch = {name: value[rows] for name, value in parents.items()}
         loss = hvae.loss(hvae.elbo(image[rows], batch, draws)).mean()
@@ -299,7 +299,8 @@ def test_config_passes_through_omegaconf():
 @pytest.mark.slow
 def test_eight_interventions_from_one_abduction_are_three_times_faster():
     # Against eight times (encoder, posterior-and-decoder pass, two plain decoder passes), all in this model.
-    hvae, image, parents = make(HVAEConfig()), make_image(8, size=64), make_parents(8)
+    # Processor time, so that other work on the machine does not count.
+    hvae, image, parents = make(HVAEConfig()), make_image(4, size=64), make_parents(4)
     tiled = {name: value.repeat(8) for name, value in parents.items()}
 
     def shared():
@@ -312,13 +313,10 @@ def test_eight_interventions_from_one_abduction_are_three_times_faster():
             hvae(noise, parents)
 
     def seconds(function):
-        best = float("inf")
-        for _ in range(4):
-            start = time.perf_counter()
-            function()
-            best = min(best, time.perf_counter() - start)
-        return best
+        start = time.process_time()
+        function()
+        return time.process_time() - start
 
     with torch.no_grad():
         shared(), repeated()  # the first call of each shape plans its convolutions
-        assert seconds(repeated) > 2.5 * seconds(shared)  # measured about 3 to 4; slack for a busy machine
+        assert min(seconds(repeated) for _ in range(3)) > 3 * min(seconds(shared) for _ in range(3))  # measured: 5
