@@ -190,7 +190,7 @@ def test_checkpoint_of_another_graph(fails, xray, copied_run):
 
 def test_checkpoint_that_does_not_fit_its_configuration(fails, xray, copied_run):
     text = (copied_run / "config.yaml").read_text()
-    (copied_run / "config.yaml").write_text(text.replace("hidden: 64", "hidden: 32"))
+    (copied_run / "config.yaml").write_text(text.replace("bins: 8", "bins: 6"))
     assert "does not fit its configuration" in fails(*ask(copied_run, xray))
 
 
