@@ -3,9 +3,9 @@
     CAUSALCXR_DATA=/data python benchmarks/peer_morphomnist.py --seconds 600 --seed 0 --out result.json
 
 Protocol. Morpho-MNIST's t10k part, padded to 32 x 32: training on rows 0 to 8,999, testing on rows 9,000 to 9,511
-with one draw of the evidence lower bound and the averaged weights. Batch 32, float32. Seconds are processor time of
-one thread, spent on training (drawing batches included, testing excluded), so that other work on the machine does
-not count; with two threads on two idle cores a clock on the wall shows 0.55 to 0.65 of them, for both models.
+with one draw of the evidence lower bound and the averaged weights. Batch 32, float32. Seconds are processor time
+of one thread spent on training (drawing batches included, testing excluded), so that other work on the machine
+counts little.
 
 The peer is biomedia-mira/causal-gen with its own `morphomnist` preset (model, AdamW 1e-3 with betas .9 and .9,
 warm-up, clipping, moving average, random crops as in its data set) on the same rows, machine and clock, run on its

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +34,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], Any
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise RunError(
             f"could not write '{path}': {error.strerror or error}; "
             "free room or choose another folder, then run the same command again (what was there is kept)"

@@ -20,7 +20,7 @@ __all__ = ["LocalPyroModule", "Mechanism", "MechanismDistribution", "ParentEncod
 class LocalPyroModule(PyroModule):
     """A PyroModule whose parameters stay in the module, never in Pyro's global parameter store.
 
-    A call does not enter Pyro's parameter context, which is what registers them there; sample sites are unaffected.
+    A call does not enter Pyro's parameter context, which is what registers them there. Sample sites work as ever.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

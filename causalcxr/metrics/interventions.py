@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalcxr.errors import ConfigError
 from causalcxr.graph import Graph, Variable
-from causalcxr.values import Batch, encode_intervention
+from causalcxr.values import Batch, parse_assignments
 
 __all__ = ["choose_interventions", "describe", "draw_other_values", "parse_intervention", "readable"]
 
@@ -22,19 +21,9 @@ QUANTILES = (0.1, 0.9)
 def parse_intervention(graph: Graph, text: str) -> dict[str, Any]:
     """`"age=80,finding=Pleural Effusion"` to `{"age": 80.0, "finding": "Pleural Effusion"}`.
 
-    Raises ConfigError: no `name=value`. Raises GraphError: a variable or value that the graph doesn't have.
+    Raises GraphError: no `name=value`, or a variable or value that the graph doesn't have.
     """
-    do: dict[str, Any] = {}
-    for part in re.split(r",(?=[^,=]*=)", text):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name or not value or name in do:
-            raise ConfigError(
-                f"evaluate.interventions: '{text}' is not NAME=VALUE, or several with commas; for example "
-                "evaluate.interventions=[age=80,sex=male] or ['age=80,sex=male'] for both at once"
-            )
-        do[name] = value if graph[name].is_discrete else _number(name, value)
-    encode_intervention(graph, do, 1)
-    return do
+    return parse_assignments(graph, re.split(r",(?=[^,=]*=)", text))
 
 
 def choose_interventions(graph: Graph, train: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -83,15 +72,6 @@ def readable(variable: Variable, value: Any) -> str:
     low, high = variable.bounds
     decimals = max(0, 2 - math.floor(math.log10(high - low)))
     return f"{round(float(value), decimals):g} {variable.unit}".strip()
-
-
-def _number(name: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(
-            f"evaluate.interventions: '{name}' is continuous, expected a number, got '{value}'"
-        ) from None
 
 
 def _round(value: float, step: float, bounds: Sequence[float]) -> float:
