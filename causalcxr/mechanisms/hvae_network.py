@@ -1,4 +1,4 @@
-"""The image network's configuration and its four parts: encoder, posterior, prior stream and decoder.
+"""The image network's configuration and its parts: baseline, encoder, posterior, prior stream and decoder.
 
 Feature maps are channels-last, and the image is folded into channels at the door (space to depth): on a CPU both
 are worth a factor of several.
@@ -17,7 +17,16 @@ from torch.utils.checkpoint import checkpoint
 
 from causalcxr.errors import ConfigError
 
-__all__ = ["Decoder", "Encoder", "HVAEConfig", "Posterior", "Prior", "check_config", "embedding_network"]
+__all__ = [
+    "Baseline",
+    "Decoder",
+    "Encoder",
+    "HVAEConfig",
+    "Posterior",
+    "Prior",
+    "check_config",
+    "embedding_network",
+]
 
 _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL is finite from the first step
 _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an image in [0, 1]
@@ -25,6 +34,7 @@ _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an imag
 # default, some thirty times fainter, the latents learn first what the parents could have told, and keep it:
 # do(parent) then moves the image half the way.
 _EMBEDDING_GAIN, _MODULATION_GAIN = 1.5, 0.3
+_BASELINE_SIDE = 16  # at most; the baseline is a mean over many people and has no fine detail
 _HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
 
 
@@ -63,6 +73,23 @@ def embedding_network(width: int, embedding: int) -> nn.Module:
     return nn.Sequential(layers[0], nn.SiLU(), layers[1], nn.SiLU())
 
 
+class Baseline(nn.Module):
+    """The image that the parents alone foretell, `(B, C, size, size)`: smooth, from a coarse grid."""
+
+    def __init__(self, config: HVAEConfig, channels: int):
+        super().__init__()
+        side = max([side for side in config.resolutions if side <= _BASELINE_SIDE], default=1)
+        self.grid, self.size = (channels, side, side), config.size
+        self.project = _from_embedding(config.embedding, channels * side**2)
+        nn.init.constant_(self.project.bias, 0.5)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        grid = self.project(embedding).view(-1, *self.grid)
+        with torch.autocast(grid.device.type, enabled=False):
+            grid = grid.to(torch.promote_types(grid.dtype, torch.float32))
+            return F.interpolate(grid, size=self.size, mode="bilinear", align_corners=False)
+
+
 class _Block(nn.Module):
     """A residual block: 3 x 3 convolution, the parents' scale and shift per channel, 1 x 1 convolution."""
 
@@ -78,7 +105,10 @@ class _Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The image to one feature map per resolution, finest first, down to the coarsest that has a latent."""
+    """What the baseline misses of an image, to one feature map per resolution, finest first.
+
+    It goes down to the coarsest resolution that has a latent.
+    """
 
     def __init__(self, config: HVAEConfig, channels: int):
         super().__init__()
@@ -94,8 +124,8 @@ class Encoder(nn.Module):
             for i in range(deepest + 1)
         )
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        folded = F.pixel_unshuffle(image - 0.5, self.fold).contiguous(memory_format=torch.channels_last)
+    def forward(self, residual: Tensor) -> list[Tensor]:
+        folded = _fold(residual, self.fold)
         hidden, features = self.stem(folded), []
         for i, blocks in enumerate(self.blocks):
             if i:
@@ -178,6 +208,8 @@ class Decoder(nn.Module):
         self.stochastic = [bool(layer.latents) for layer in layers]
         self.first = _from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
+        self.enter = len(layers) - config.decoder_blocks[0]  # the first layer at the finest resolution
+        self.see_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
         self.inject = nn.ModuleList(nn.Conv2d(a.latents, a.width, 1) for a in layers if a.latents)
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(layers))
@@ -190,13 +222,17 @@ class Decoder(nn.Module):
             self.head.bias.zero_()
             self.head.bias[channels * config.stem**2 :] = math.log(_INITIAL_SCALE)
 
-    def forward(self, embedding: Tensor, latent: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embedding: Tensor, baseline: Tensor, latent: Callable[[int, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Mean and scale `(B, C, H, W)`; `latent(layer, hidden)` gives each layer's latent when it is reached."""
         hidden, drawn = self.first(embedding).view(-1, *self.first_shape), 0
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
             if i:
                 hidden = self.up[i - 1](hidden)
+            if i == self.enter:
+                hidden = hidden + self.see_baseline(_fold(baseline - 0.5, self.unfold))
             if self.stochastic[i]:
                 hidden = hidden + self.inject[drawn](latent(drawn, hidden))
                 drawn += 1
@@ -205,7 +241,7 @@ class Decoder(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
             loc, log_scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
-            return loc, self.floor + log_scale.exp()
+            return baseline + loc, self.floor + log_scale.exp()
 
 
 @dataclass(frozen=True)
@@ -227,6 +263,10 @@ def _layers(config: HVAEConfig) -> list[_Layer]:
 
 def _ratios(config: HVAEConfig) -> list[int]:
     return [a // b for a, b in pairwise(config.resolutions)]
+
+
+def _fold(image: Tensor, side: int) -> Tensor:
+    return F.pixel_unshuffle(image, side).contiguous(memory_format=torch.channels_last)
 
 
 def _conv(channels_in: int, channels_out: int, resolution: int) -> nn.Conv2d:
