@@ -4,6 +4,9 @@ import pytest
 
 from causalcxr.config import load_config, override_config, read_config, shipped_presets, to_yaml
 from causalcxr.errors import ConfigError
+from causalcxr.graph import load_graph
+from causalcxr.randomness import Draws
+from causalcxr.scm import StructuralCausalModel
 
 
 def test_defaults_then_preset_then_command_line(tmp_path):
@@ -81,3 +84,17 @@ def test_broken_preset_files_are_refused(tmp_path):
         with pytest.raises(ConfigError) as caught:
             load_config([f"preset={path}"])
         assert "broken.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "millions", "finest_latent"),
+    [("hvae32", (1, 2), 16), ("hvae64", (1, 2), 16), ("hvae128", (5, 8), 64), ("hvae192", (7, 9.5), 96)],
+)
+def test_network_presets_build_and_have_the_stated_size(preset, millions, finest_latent):
+    config = load_config([f"preset={preset}"])
+    scm = StructuralCausalModel(load_graph("chest"), config.model.image)
+    mechanism = scm.mechanism("image")
+    assert millions[0] < sum(p.numel() for p in mechanism.parameters()) / 1e6 < millions[1]
+    noise = mechanism.sample_noise(1, Draws(0))
+    assert max(latent.shape[-1] for latent in noise.latents) == finest_latent
+    assert mechanism.event_shape == (1, config.data.size, config.data.size)
