@@ -42,6 +42,7 @@ MODEL = HVAEConfig(
     encoder_blocks=[1, 1, 1, 1],
     decoder_blocks=[1, 1, 1, 1],
     latents=[4, 8, 16, 32],
+    baseline=False,  # digits do not lie on top of each other
 )
 RECIPE = {
     "batch_size": 32,

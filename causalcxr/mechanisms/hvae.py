@@ -3,11 +3,11 @@
     noise u = (z_1 .. z_L, e)          z from the prior stream, which never sees the parents; e standard normal
     image x = clip(m(z, pa) + s(z, pa) e)
 
-Parents enter the posterior and every layer of the decoder, as a scale and a shift per channel. They also make a
-baseline, the image that they alone foretell: the encoder sees only what the baseline misses, and the decoder adds
-to it. Otherwise the latents learn what the parents could have told, which costs them next to nothing (a binary
-parent is worth .7 of some hundred nats), and do(parent) moves the image a third of the way. The decoder is kept
-apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
+Parents enter the posterior and every layer of the decoder, as a scale and a shift per channel. With the config's
+`baseline` they also make the image that they alone foretell: the encoder sees only what the baseline misses, and
+the decoder adds to it. Otherwise the latents learn what the parents could have told, which costs them next to
+nothing (a binary parent is worth .7 of some hundred nats), and do(parent) moves an X-ray a third of the way. The
+decoder is kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ class Elbo:
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
     and scale `(B, C, H, W)`. `latents`: as in ImageNoise. `baseline_nll`: `(B,)`, of the image
-    under the parents' baseline alone; no part of the bound, but of the training loss.
+    under the parents' baseline alone (0 without one); no part of the bound, but of the training loss.
     """
 
     nll: Tensor
@@ -106,7 +106,7 @@ class HVAE(Mechanism):
         self.event_shape = torch.Size((variable.channels, config.size, config.size))
         self.parent_encoder = ParentEncoder(parents)
         self.embed = embedding_network(self.parent_encoder.width, config.embedding)
-        self.baseline = Baseline(config, variable.channels)
+        self.baseline = Baseline(config, variable.channels) if config.baseline else None
         self.encoder = Encoder(config, variable.channels)
         self.posterior = Posterior(config)
         self.prior = Prior(config)
@@ -130,7 +130,7 @@ class HVAE(Mechanism):
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
         embedding = self._embedding(parents)
-        loc, scale = self.decoder(embedding, self.baseline(embedding), lambda layer, _: noise.latents[layer])
+        loc, scale = self.decoder(embedding, self._foretold(embedding), lambda layer, _: noise.latents[layer])
         return (loc + scale * noise.pixel).clamp(0, 1)
 
     def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> ImageNoise:
@@ -155,8 +155,8 @@ class HVAE(Mechanism):
             raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
         embedding = self._embedding(parents)
-        baseline = self.baseline(embedding)
-        features = self.encoder(image - baseline.detach())
+        baseline = self._foretold(embedding)
+        features = self.encoder(image - (0.5 if baseline is None else baseline.detach()))
         latents: list[Tensor] = []
         kl = torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
@@ -173,7 +173,8 @@ class HVAE(Mechanism):
 
         loc, scale = self.decoder(embedding, baseline, draw)
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
-        baseline_nll = 0.5 * ((image - baseline) / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
+        missed = torch.zeros_like(image) if baseline is None else image - baseline
+        baseline_nll = 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
         return Elbo(nll, kl, loc, scale, tuple(latents), baseline_nll)
 
     def loss(self, elbo: Elbo) -> Tensor:
@@ -182,6 +183,9 @@ class HVAE(Mechanism):
 
     def _embedding(self, parents: Batch) -> Tensor:
         return self.embed(self.parent_encoder({p.name: parents[p.name] for p in self.parents}))
+
+    def _foretold(self, embedding: Tensor) -> Tensor | None:
+        return None if self.baseline is None else self.baseline(embedding)
 
     def _draws(self, draws: Draws | None) -> Draws:
         return draws or Draws(device=self.parent_encoder.loc.device)

@@ -47,8 +47,9 @@ class HVAEConfig:
     channels at each. `encoder_blocks`, `decoder_blocks`: residual blocks at each; every decoder block is a layer
     of the hierarchy with `latents` channels of its own (0: no latent there). `embedding`: width of the parents'
     embedding. `beta`: weight of the KL term in the training loss (1: the evidence lower bound). `scale_floor`:
-    smallest pixel scale, in [0, 1] units. `checkpoint`: recompute activations in the backward pass, for large
-    images on a GPU.
+    smallest pixel scale, in [0, 1] units. `baseline`: start from the image that the parents alone foretell; for
+    images that lie on top of each other, such as X-rays, and not for digits. `checkpoint`: recompute activations
+    in the backward pass, for large images on a GPU.
     """
 
     size: int = 64
@@ -61,6 +62,7 @@ class HVAEConfig:
     embedding: int = 64
     beta: float = 1.0
     scale_floor: float = 0.0005
+    baseline: bool = True
     checkpoint: bool = False
 
 
@@ -105,7 +107,7 @@ class _Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """What the baseline misses of an image, to one feature map per resolution, finest first.
+    """An image, or what the baseline misses of it, to one feature map per resolution, finest first.
 
     It goes down to the coarsest resolution that has a latent.
     """
@@ -209,7 +211,8 @@ class Decoder(nn.Module):
         self.first = _from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
         self.enter = len(layers) - config.decoder_blocks[0]  # the first layer at the finest resolution
-        self.see_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
+        if config.baseline:
+            self.see_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
         self.inject = nn.ModuleList(nn.Conv2d(a.latents, a.width, 1) for a in layers if a.latents)
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(layers))
@@ -223,7 +226,7 @@ class Decoder(nn.Module):
             self.head.bias[channels * config.stem**2 :] = math.log(_INITIAL_SCALE)
 
     def forward(
-        self, embedding: Tensor, baseline: Tensor, latent: Callable[[int, Tensor], Tensor]
+        self, embedding: Tensor, baseline: Tensor | None, latent: Callable[[int, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Mean and scale `(B, C, H, W)`; `latent(layer, hidden)` gives each layer's latent when it is reached."""
         hidden, drawn = self.first(embedding).view(-1, *self.first_shape), 0
@@ -231,7 +234,7 @@ class Decoder(nn.Module):
         for i, block in enumerate(self.blocks):
             if i:
                 hidden = self.up[i - 1](hidden)
-            if i == self.enter:
+            if i == self.enter and baseline is not None:
                 hidden = hidden + self.see_baseline(_fold(baseline - 0.5, self.unfold))
             if self.stochastic[i]:
                 hidden = hidden + self.inject[drawn](latent(drawn, hidden))
@@ -241,7 +244,7 @@ class Decoder(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
             loc, log_scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
-            return baseline + loc, self.floor + log_scale.exp()
+            return loc if baseline is None else baseline + loc, self.floor + log_scale.exp()
 
 
 @dataclass(frozen=True)

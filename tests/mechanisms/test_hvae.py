@@ -53,8 +53,10 @@ def make_image(n, channels=1, size=16, seed=2):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_null_intervention_gives_the_image_back(channels):
-    hvae, image, parents = make(channels=channels), make_image(5, channels), make_parents(5)
+@pytest.mark.parametrize("baseline", [True, False])
+def test_null_intervention_gives_the_image_back(channels, baseline):
+    config = dataclasses.replace(TINY, baseline=baseline)
+    hvae, image, parents = make(config, channels), make_image(5, channels), make_parents(5)
     noise = hvae.abduct(image, parents, Draws(3))
     again = hvae(noise, parents)
     assert again.shape == (5, channels, 16, 16)
@@ -126,7 +128,7 @@ def test_the_encoder_sees_only_what_the_baseline_misses():
     hvae, seen = make(), []
     hvae.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     parents = make_parents(4)
-    baseline = hvae.baseline(hvae._embedding(parents)).detach()
+    baseline = hvae._foretold(hvae._embedding(parents)).detach()
     hvae.elbo(baseline, parents, Draws(0))
     assert not seen[0].any()
     assert not seen[0].requires_grad  # the baseline is a regression; the latents do not bend it
@@ -158,8 +160,10 @@ def test_one_encoder_and_one_decoder_pass_for_everything_and_the_decoder_alone_f
 
 
 @pytest.mark.parametrize("latents", [[2, 3, 4], [0, 3, 4], [2, 0, 4], [2, 3, 0]])
-def test_every_parameter_gets_a_gradient(latents):
-    hvae, image, parents = make(dataclasses.replace(TINY, latents=latents)), make_image(16), make_parents(16)
+@pytest.mark.parametrize("baseline", [True, False])
+def test_every_parameter_gets_a_gradient(latents, baseline):
+    config = dataclasses.replace(TINY, latents=latents, baseline=baseline)
+    hvae, image, parents = make(config), make_image(16), make_parents(16)
     hvae.loss(hvae.elbo(image, parents, Draws(0))).mean().backward()
     silent = [name for name, p in hvae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
@@ -173,9 +177,11 @@ def test_counterfactuals_carry_gradients_to_encoder_and_decoder():
     assert hvae.decoder.head.weight.grad is not None
 
 
-def test_a_few_steps_learn_the_parents_effect_on_the_image():
+@pytest.mark.parametrize("baseline", [True, False])
+def test_a_few_steps_learn_the_parents_effect_on_the_image(baseline):
     # sex paints the left half, age the right one; noise is small. What the model makes of do() must follow.
-    hvae, parents = make(seed=3), make_parents(256, seed=8)
+    hvae = make(dataclasses.replace(TINY, baseline=baseline), seed=3)
+    parents = make_parents(256, seed=8)
     left = parents["sex"].float()[:, None, None, None].expand(-1, 1, 16, 8) * 0.8 + 0.1
     right = ((parents["age"] - 20) / 60)[:, None, None, None].expand(-1, 1, 16, 8) * 0.8 + 0.1
     clean = torch.cat([left, right], dim=3)
