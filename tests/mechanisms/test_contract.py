@@ -13,25 +13,16 @@ from causalcxr.files import load_tensors, save_tensors
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
-from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.hvae import HVAE, ImageNoise
 from causalcxr.mechanisms.spline import SplineMechanism
 from causalcxr.randomness import Draws
+from tests.models import TINY_IMAGE
 
 N = 64
 SEX = Variable("sex", "binary", labels=("female", "male"))
 RACE = Variable("race", "categorical", labels=("white", "asian", "black"))
 AGE = Variable("age", "continuous", range=(18.0, 100.0), unit="years")
 PARENTS = (SEX, RACE, AGE)
-TINY = HVAEConfig(
-    size=16,
-    stem=2,
-    resolutions=[8, 4, 1],
-    widths=[8, 8, 8],
-    encoder_blocks=[1, 1, 1],
-    decoder_blocks=[1, 1, 1],
-    latents=[2, 2, 4],
-    embedding=8,
-)
 
 
 @dataclass(frozen=True)
@@ -58,8 +49,8 @@ def _cases() -> dict[str, Case]:
         cases[f"spline {suffix}"] = Case(lambda v=v, p=parents: SplineMechanism(v, p), "continuous")
     image = _variable("image", "sex", "race", "age")
     colour = Variable("v", "image", ("sex",), channels=3)
-    cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY), "image")
-    cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY), "image")
+    cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY_IMAGE), "image")
+    cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE), "image")
     return cases
 
 
