@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/python evaluate.py run=runs/demo
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(READY)
 	$(BIN)/ruff check .
