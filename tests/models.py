@@ -26,7 +26,7 @@ def tiny_scm(graph: Graph | str = "chest", seed: int = 0) -> StructuralCausalMod
         scm = StructuralCausalModel(load_graph(graph) if isinstance(graph, str) else graph, TINY_IMAGE)
         with torch.no_grad():
             for parameter in scm.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
+                parameter.add_(0.1 * torch.randn_like(parameter))
     return scm.requires_grad_(False)
 
 
