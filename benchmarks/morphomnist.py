@@ -27,6 +27,7 @@ import causalcxr
 from causalcxr.config import load_config
 from causalcxr.data.cohort import Cohort, Split, open_cohort
 from causalcxr.files import load_tensors, save_tensors, write_json
+from causalcxr.metrics.composition import grey_levels
 from causalcxr.metrics.interventions import draw_other_values
 from causalcxr.runs import open_run
 from causalcxr.scm import StructuralCausalModel
@@ -176,7 +177,7 @@ def compose(scm: StructuralCausalModel, abduction: Any, seed: int, cycles: int =
         noise = abduction.noise["image"].without_pixel_noise()
         image = scm.mechanism("image")(noise, factual)
         if cycle in (1, cycles):
-            found["1 cycle" if cycle == 1 else f"{cycles} cycles"] = _l1(image, factual["image"])
+            found["1 cycle" if cycle == 1 else f"{cycles} cycles"] = grey_levels(image, factual["image"])
         abduction = scm.abduct(factual | {"image": image}, seed=seed + cycle)
     return found
 
@@ -197,10 +198,6 @@ def attribute_counterfactual(scm: StructuralCausalModel, cohort: Cohort) -> dict
         "mean_change_asked_for": float((exact - a["intensity"]).abs().mean()),
         "n": len(test),
     }
-
-
-def _l1(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().mean(dim=(1, 2, 3)) * 255
 
 
 def _mean(parts: list[Tensor]) -> float:

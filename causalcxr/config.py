@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ConfigTypeError, OmegaConfBaseException, ValidationError
 
-from causalcxr.data.config import DataConfig
+from causalcxr.data.config import SOURCES, DataConfig
 from causalcxr.errors import ConfigError, nearest
 from causalcxr.mechanisms.hvae import HVAEConfig
 from causalcxr.mechanisms.spline import SplineConfig
@@ -115,7 +115,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.device": ("auto", "cpu", "cuda"),
     "train.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "log.wandb": ("off", "offline", "online"),
-    "data.source": ("simulator", "folder", "morphomnist"),
+    "data.source": SOURCES,
 }
 POSITIVE = "a number above 0"
 NOT_NEGATIVE = "a number of at least 0"

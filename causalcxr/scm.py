@@ -36,10 +36,6 @@ class Abduction:
     def __len__(self) -> int:
         return len(next(iter(self.factual.values())))
 
-    def with_noise(self, name: str, noise: Noise) -> "Abduction":
-        """The same rows with the noise of one variable replaced, for example pixel noise redrawn."""
-        return Abduction({**self.noise, name: noise}, self.factual)
-
 
 class StructuralCausalModel(LocalPyroModule):
     """One mechanism per variable of a graph.

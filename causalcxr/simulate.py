@@ -13,7 +13,8 @@ from causalcxr import simulator
 from causalcxr.errors import ConfigError
 from causalcxr.files import write_atomically
 from causalcxr.progress import progress_bar
-from causalcxr.simulator.gallery import contact_sheet, counterfactual_grid, save
+from causalcxr.report.figures import save_png
+from causalcxr.simulator.gallery import contact_sheet, counterfactual_grid
 from causalcxr.values import decode, parse_assignments
 
 __all__ = ["simulate"]
@@ -57,5 +58,5 @@ def _save_image(path: Path, pixels: np.ndarray) -> None:
 
 
 def _save_pictures(folder: Path, n: int, seed: int) -> None:
-    save(contact_sheet(seed, range(min(n, 24))), folder / "contact_sheet.png")
-    save(counterfactual_grid(seed, range(min(n, 4))), folder / "counterfactuals.png")
+    save_png(contact_sheet(seed, range(min(n, 24))), folder / "contact_sheet.png", dpi=100)
+    save_png(counterfactual_grid(seed, range(min(n, 4))), folder / "counterfactuals.png", dpi=100)

@@ -1,10 +1,9 @@
 """Pictures of the simulator: a contact sheet, and a grid of exact counterfactuals with their difference maps.
 
-Figures are drawn without a display and belong to no global state; `save` writes one.
+Figures are drawn without a display and belong to no global state; `report.figures.save_png` writes one.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,13 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from causalcxr.files import write_atomically
 from causalcxr.simulator.channels import noise
 from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, graph
 from causalcxr.simulator.projection import counterfactual, render
 from causalcxr.values import decode
 
-__all__ = ["contact_sheet", "counterfactual_grid", "save"]
+__all__ = ["contact_sheet", "counterfactual_grid"]
 
 
 def contact_sheet(
@@ -70,11 +68,6 @@ def counterfactual_grid(
                 bar.ax.tick_params(labelsize=7)
     figure.subplots_adjust(0.005, 0.005, 0.915, 1 - 0.25 / (3.5 * n + 0.3), 0.03, 0.11)
     return figure
-
-
-def save(figure: Figure, path: Path | str, dots_per_inch: int = 100) -> None:
-    """Write a figure as PNG, whole or not at all. Raises RunError when the file can't be written."""
-    write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=dots_per_inch))
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from causalcxr.report.figures import save_png
 from causalcxr.simulator import Knobs, gallery
 
 
@@ -12,7 +13,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
     titles = [axes.get_title() for axes in figure.axes]
     assert len(titles) == 5
     assert all(title.split(", ")[0] in ("female", "male") and title.endswith(("PA", "AP")) for title in titles)
-    gallery.save(figure, tmp_path / "sheet.png", 50)
+    save_png(figure, tmp_path / "sheet.png", 50)
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.size == (round(3 * 1.75 * 50), 195)
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
