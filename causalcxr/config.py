@@ -12,8 +12,10 @@ from omegaconf.errors import ConfigKeyError, ConfigTypeError, OmegaConfBaseExcep
 
 from causalcxr.data.config import SOURCES, DataConfig
 from causalcxr.errors import ConfigError, nearest
+from causalcxr.finetune_config import TARGETS, FinetuneConfig
 from causalcxr.mechanisms.hvae import HVAEConfig
 from causalcxr.mechanisms.spline import SplineConfig
+from causalcxr.predictors.networks import PredictorConfig
 
 __all__ = [
     "Config",
@@ -65,7 +67,13 @@ class TrainConfig:
     attributes: StageConfig = field(
         default_factory=lambda: StageConfig(steps=2000, batch_size=256, learning_rate=5e-3, validate_rows=0)
     )
+    predictors: StageConfig = field(
+        default_factory=lambda: StageConfig(steps=2000, learning_rate=2e-3, weight_decay=0.05, validate_rows=0)
+    )
     image: StageConfig = field(default_factory=StageConfig)
+    finetune: StageConfig = field(
+        default_factory=lambda: StageConfig(steps=1500, learning_rate=3e-4, final_learning_rate=0.1)
+    )
 
 
 @dataclass
@@ -74,6 +82,10 @@ class ModelConfig:
 
     spline: SplineConfig = field(default_factory=SplineConfig)
     image: HVAEConfig = field(default_factory=HVAEConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)  # fine-tunes
+    evaluator: PredictorConfig = field(  # scores, and is never used in fine-tuning
+        default_factory=lambda: PredictorConfig(architecture="resnet", widths=[16, 32, 64, 96])
+    )
 
 
 @dataclass
@@ -87,6 +99,7 @@ class EvaluateConfig:
     samples: int = 24
     cycles: int = 10  # of the null intervention, for composition
     interventions: list[str] = field(default_factory=list)  # "age=80", ...; empty: chosen from the graph
+    compare: list[str] = field(default_factory=list)  # folders of runs to measure beside it
 
 
 @dataclass
@@ -102,20 +115,23 @@ class Config:
     """Everything that determines a run."""
 
     run: str = "runs/default"  # the folder that holds everything about the run
+    base: str = ""  # a trained run whose model is fine-tuned here; empty: train from the start
     graph: str = "chest"  # a shipped graph's name, or a YAML file
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
-STAGES = ("attributes", "image")
+STAGES = ("attributes", "predictors", "image", "finetune")
 CHOICES: dict[str, Sequence[str]] = {
     "train.device": ("auto", "cpu", "cuda"),
     "train.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "log.wandb": ("off", "offline", "online"),
     "data.source": SOURCES,
+    "finetune.targets": TARGETS,
 }
 POSITIVE = "a number above 0"
 NOT_NEGATIVE = "a number of at least 0"
@@ -126,8 +142,9 @@ BOUNDS: dict[str, str] = {
         ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every"], POSITIVE
     ),
     **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
-    **dict.fromkeys(["gallery_rows", "samples"], POSITIVE),
+    **dict.fromkeys(["gallery_rows", "samples", "calibration_rows"], POSITIVE),
     **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
+    **dict.fromkeys(["tolerance", "multiplier_rate", "damping", "augment"], NOT_NEGATIVE),
     **dict.fromkeys(["threads", "max_bad_steps", "workers"], NOT_NEGATIVE),
     **dict.fromkeys(["final_learning_rate", "beta1", "beta2", "ema_decay"], FRACTION),
 }
@@ -141,15 +158,20 @@ HOLDS: dict[str, Callable[[float], bool]] = {
 def load_config(arguments: Iterable[str]) -> Config:
     """The configuration from `key=value` arguments; `preset=NAME` (or a YAML file) is applied first.
 
+    `base=FOLDER` starts from the configuration of that run, with the stage `finetune` added.
     Raises ConfigError, one line that names the key, what came, what was expected and the nearest valid key.
     """
     pairs = [_split_argument(argument) for argument in arguments]
     presets = [value for key, value in pairs if key == "preset"]
-    config = OmegaConf.structured(Config)
+    bases = [value for key, value in pairs if key == "base" and value]
+    config = _config_of_base(bases[-1]) if bases else OmegaConf.structured(Config)
     for preset in presets:
         config.run = f"runs/{Path(preset).stem}"
         config = _merge_preset(config, preset)
-    return _finish(_merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"]))
+    config = _merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"])
+    if bases and not any(key == "run" for key, _ in pairs):
+        config.run = f"{bases[-1]}-{config.finetune.targets}"
+    return _finish(config)
 
 
 def override_config(config: Config, arguments: Iterable[str]) -> Config:
@@ -172,6 +194,16 @@ def shipped_presets() -> dict[str, Any]:
     """The presets that come with the package: name to readable resource."""
     folder = files("causalcxr") / "presets"
     return {Path(f.name).stem: f for f in folder.iterdir() if f.name.endswith(".yaml")}
+
+
+def _config_of_base(folder: str) -> DictConfig:
+    path = Path(folder)
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"base '{folder}' is not a run folder: it has no 'config.yaml'; train it first")
+    config = OmegaConf.structured(read_config(path / "config.yaml"))
+    config.graph = str(path / "graph.yaml")
+    config.train.stages = [*(stage for stage in config.train.stages if stage != "finetune"), "finetune"]
+    return config
 
 
 def _split_argument(argument: str) -> tuple[str, str]:

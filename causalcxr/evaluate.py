@@ -3,8 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,27 @@ import numpy as np
 import torch
 
 from causalcxr.config import Config, override_config
-from causalcxr.data.cohort import Cohort, Split, open_cohort
-from causalcxr.errors import ConfigError, nearest
+from causalcxr.data.cohort import open_cohort
+from causalcxr.errors import ConfigError, RunError, nearest
 from causalcxr.files import write_json
-from causalcxr.metrics.attributes import interventional_means, sample_attributes
-from causalcxr.metrics.images import Key, Rows, abduct, measure_images
+from causalcxr.measure import (
+    ATTRIBUTE_DRAWS,
+    Subject,
+    measure_attributes,
+    measure_classifiers,
+    measure_model,
+    test_batches,
+)
+from causalcxr.metrics.attributes import sample_attributes
 from causalcxr.metrics.interventions import choose_interventions, parse_intervention
-from causalcxr.metrics.likelihood import attribute_log_likelihoods
-from causalcxr.metrics.summary import Metrics, summarise
-from causalcxr.metrics.truth import Truth, find_truth
+from causalcxr.metrics.summary import Metrics
+from causalcxr.metrics.truth import find_truth
+from causalcxr.predictors.predictor import Predictor
+from causalcxr.predictors.training import ROLES, load_predictor
 from causalcxr.progress import progress_bar
-from causalcxr.report.build import Results, build_report
-from causalcxr.report.gallery import Gallery, choose_rows, make_gallery
+from causalcxr.report.build import Compared, Results, build_report
+from causalcxr.report.gallery import Gallery
 from causalcxr.runs import Run, load, open_run
-from causalcxr.scm import StructuralCausalModel
 from causalcxr.training import seed_of
 
 __all__ = ["evaluate"]
@@ -33,69 +40,82 @@ __all__ = ["evaluate"]
 log = logging.getLogger(__name__)
 
 OVERRIDABLE = ("data.cache", "data.root")
-ATTRIBUTE_DRAWS = 10_000
 
 
-@dataclass(frozen=True)
-class Subject:
-    """Everything that is measured: the model, the data, and the truth where it is known."""
-
-    run: Run
-    config: Config
-    scm: StructuralCausalModel
-    cohort: Cohort
-    truth: Truth | None
-    interventions: Sequence[Mapping[str, Any]]
-
-    @property
-    def has_image(self) -> bool:
-        """Whether there is a trained image mechanism to measure."""
-        return self.run.graph.image is not None and "image" in self.run.finished_stages()
-
-    @property
-    def train(self) -> Split:
-        """The training split; its attributes give the marginals that interventions are drawn from."""
-        return self.cohort.split("train")
-
-    @property
-    def test(self) -> Split:
-        """The split that is measured."""
-        return self.cohort.split("test")
-
-
-def evaluate(arguments: Sequence[str]) -> Path:
+def evaluate(arguments: Sequence[str], evaluator: Predictor | None = None) -> Path:
     """Measure the run named by `run=FOLDER`; further arguments override `evaluate.*`, data.cache and data.root.
 
+    `evaluate.compare=[FOLDER,...]` measures other runs of the same data beside it, on the same rows, by the same
+    evaluator. `evaluator` takes the place of the run's own (see predictors/adapters.py).
     Returns the path of report.html; metrics.json and figures/ stand beside it.
-    Raises ConfigError: no run, another key, an impossible value. Raises RunError: no such run, or not trained.
-    Raises DataError: its cohort can't be opened. Raises GraphError: an intervention that the graph refuses.
+    Raises ConfigError: no run, another key, an impossible value. Raises RunError: no such run, not trained, or
+    fine-tuned with the predictor that should score it. Raises DataError: its cohort can't be opened.
+    Raises GraphError: an intervention that the graph refuses.
     """
     begun = time.perf_counter()
-    subject = _open(arguments)
-    batches = _batches(subject)
-    with progress_bar("evaluate", len(batches) + 3) as advance:
-        metrics = _measure_attributes(subject)
+    subject = _open(arguments, evaluator)
+    others = [_open_other(subject, folder) for folder in subject.config.evaluate.compare]
+    batches = test_batches(subject)
+    with progress_bar("evaluate", (1 + len(others)) * len(batches) + 3) as advance:
+        metrics = measure_attributes(subject)
+        classifiers, diagrams = measure_classifiers(subject, _predictors(subject))
         advance("attributes")
-        measured, gallery = _measure_batches(subject, batches, advance)
-        metrics = measured | metrics
+        measured, gallery = measure_model(subject, batches, advance)
+        metrics = measured | metrics | classifiers
+        compared = [_compare(other, batches, advance) for other in others]
         samples = _sample(subject)
         advance("samples")
-        write_json(subject.run.folder / "metrics.json", _as_json(subject, metrics, batches))
+        write_json(subject.run.folder / "metrics.json", _as_json(subject, metrics, compared, batches))
         subject.run.note(seconds={"evaluate": time.perf_counter() - begun})
-        report = build_report(_results(subject, metrics, gallery, samples, batches))
+        report = build_report(_results(subject, metrics, gallery, samples, batches, compared, diagrams))
         advance("report")
     return report
 
 
-def _open(arguments: Sequence[str]) -> Subject:
+def _open(arguments: Sequence[str], evaluator: Predictor | None) -> Subject:
     folder, overrides = _split_arguments(arguments)
     run = open_run(folder)
     config = override_config(run.config, overrides)
     interventions = [parse_intervention(run.graph, text) for text in config.evaluate.interventions]
-    scm = load(folder, _device(config))
+    device = _device(config)
+    scm = load(folder, device)
     cohort = open_cohort(config.data, run.graph)
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
-    return Subject(run, config, scm, cohort, find_truth(config, cohort), chosen)
+    evaluator = evaluator or _own_evaluator(run)
+    truth = find_truth(config, cohort)
+    return Subject(run, config, scm, cohort, truth, evaluator.to(device) if evaluator else None, chosen)
+
+
+def _open_other(subject: Subject, folder: str) -> Subject:
+    """Another run, measured as the first one is."""
+    run = open_run(folder)
+    if run.graph != subject.run.graph or _content(run) != _content(subject.run):
+        raise RunError(
+            f"evaluate.compare: run '{folder}' has another graph or other data than '{subject.run.folder}'"
+        )
+    return replace(subject, run=run, scm=load(folder, _device(subject.config)))
+
+
+def _content(run: Run) -> Any:
+    """What a run's data are, wherever they lie."""
+    return replace(run.config.data, root="", cache="", workers=0)
+
+
+def _own_evaluator(run: Run) -> Predictor | None:
+    return load_predictor(run, "evaluator") if "predictors" in run.finished_stages() else None
+
+
+def _predictors(subject: Subject) -> dict[str, Predictor]:
+    """The auxiliary classifiers that the report describes."""
+    found: dict[str, Predictor] = {}
+    if "predictors" in subject.run.finished_stages():
+        found = {role: load_predictor(subject.run, role).to(subject.scm.device) for role in ROLES}
+    return found | ({"evaluator": subject.evaluator} if subject.evaluator is not None else {})
+
+
+def _compare(other: Subject, batches: Sequence[np.ndarray], advance: Any) -> Compared:
+    metrics, gallery = measure_model(other, batches, advance)
+    return Compared(other.run, metrics, gallery)
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -120,58 +140,6 @@ def _device(config: Config) -> str:
     return "cuda" if config.train.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _batches(subject: Subject) -> list[np.ndarray]:
-    """Row numbers of the test split: the gallery's rows first, the rest in batches. None without an image."""
-    if not subject.has_image:
-        return []
-    config, n = subject.config.evaluate, len(subject.test)
-    rows = np.arange(n)
-    if 0 < config.rows < n:
-        rows = np.sort(np.random.default_rng(config.seed).permutation(n)[: config.rows])
-    attributes = {name: values[rows] for name, values in subject.test.attributes.items()}
-    shown = choose_rows(subject.run.graph, attributes, min(config.gallery_rows, len(rows)))
-    rest = np.delete(rows, shown)
-    starts = range(0, len(rest), config.batch_size)
-    return [rows[shown], *(rest[start : start + config.batch_size] for start in starts)]
-
-
-def _measure_batches(
-    subject: Subject, batches: Sequence[np.ndarray], advance: Callable[[str], None]
-) -> tuple[Metrics, Gallery | None]:
-    """All image metrics, and the gallery from the first batch. Every batch is abducted once."""
-    parts: list[Rows] = []
-    gallery, config, scm = None, subject.config.evaluate, subject.scm
-    train, ids = subject.train.attributes, torch.from_numpy(subject.test.ids)
-    for i, rows in enumerate(batches):
-        seed = seed_of(config.seed, i)
-        abduction, elbo = abduct(scm, subject.test.batch(rows), seed)
-        if gallery is None:
-            gallery = make_gallery(scm, abduction, elbo, subject.interventions, subject.truth, ids[rows], seed)
-        measured = measure_images(scm, abduction, elbo, train, subject.truth, ids[rows], config.cycles, seed)
-        parts.append({key: values.cpu() for key, values in measured.items()})
-        advance("images")
-    if not parts:
-        return {}, None
-    joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    return summarise(joined, subject.test.patients[np.concatenate(batches)]), gallery
-
-
-def _measure_attributes(subject: Subject) -> Metrics:
-    """Log-likelihood of every attribute on the whole test split, and the laws under the interventions."""
-    test, seed = subject.test, seed_of(subject.config.evaluate.seed, "attributes")
-    likelihoods = attribute_log_likelihoods(subject.scm, test.attributes)
-    rows: dict[Key, Any] = {("attributes", name, "log_likelihood"): v.cpu() for name, v in likelihoods.items()}
-    metrics = summarise(rows, test.patients)
-    for do in [{}, *subject.interventions]:
-        drawn = {"model": sample_attributes(subject.scm, ATTRIBUTE_DRAWS, do, seed)}
-        if subject.truth is not None:
-            drawn["exact"] = subject.truth.attributes(range(ATTRIBUTE_DRAWS), do)
-        for who, values in drawn.items():
-            means = interventional_means(subject.run.graph, do, subject.interventions, values, who)
-            metrics |= summarise(means, np.arange(ATTRIBUTE_DRAWS))
-    return metrics
-
-
 def _sample(subject: Subject) -> dict[str, torch.Tensor] | None:
     if not subject.has_image:
         return None
@@ -187,6 +155,8 @@ def _results(
     gallery: Gallery | None,
     samples: Mapping[str, torch.Tensor] | None,
     batches: Sequence[np.ndarray],
+    compared: Sequence[Compared],
+    diagrams: Mapping[tuple[str, str], Any],
 ) -> Results:
     seed = seed_of(subject.config.evaluate.seed, "attributes")
     curves = subject.run.folder / "metrics.jsonl"
@@ -203,10 +173,14 @@ def _results(
         attributes=sample_attributes(subject.scm, ATTRIBUTE_DRAWS, seed=seed),
         curves=[json.loads(line) for line in curves.read_text("utf-8").splitlines()] if curves.exists() else [],
         rows=sum(map(len, batches)) or len(subject.test),
+        compared=compared,
+        diagrams=diagrams,
     )
 
 
-def _as_json(subject: Subject, metrics: Metrics, batches: Sequence[np.ndarray]) -> dict[str, Any]:
+def _as_json(
+    subject: Subject, metrics: Metrics, compared: Sequence[Compared], batches: Sequence[np.ndarray]
+) -> dict[str, Any]:
     return {
         "run": subject.run.folder.name,
         "split": "test",
@@ -214,5 +188,13 @@ def _as_json(subject: Subject, metrics: Metrics, batches: Sequence[np.ndarray]) 
         "rows_of_attributes": len(subject.test),
         "seed": subject.config.evaluate.seed,
         "data_hash": subject.cohort.data_hash,
+        "finetune": subject.run.finetuned(),
         "metrics": {"/".join(key): entry for key, entry in metrics.items()},
+        "compared": {
+            other.run.folder.name: {
+                "finetune": other.run.finetuned(),
+                "metrics": {"/".join(key): entry for key, entry in other.metrics.items()},
+            }
+            for other in compared
+        },
     }

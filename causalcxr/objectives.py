@@ -9,18 +9,23 @@ from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.values import Batch
 
-__all__ = ["AttributesObjective", "ImageObjective", "Objective", "build_objective"]
+__all__ = ["AttributesObjective", "ImageObjective", "Objective"]
 
 
 class Objective(nn.Module):
     """A loss of each row, by variable. Its parameters are those that the stage trains, and no others."""
 
     needs_image = False
+    keeps_last = False  # whether the last weights are kept whatever the validation loss
     names: tuple[str, ...] = ()
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Loss of every row `(B,)` by variable; the stage minimises the mean of their sum."""
         raise NotImplementedError
+
+    def state(self) -> dict[str, float]:
+        """What else to record of a training step, by name."""
+        return {}
 
 
 class AttributesObjective(Objective):
@@ -54,8 +59,3 @@ class ImageObjective(Objective):
         image = batch[self.names[0]]
         nats = self.mechanism.loss(self.mechanism.elbo(image, batch, draws))
         return {self.names[0]: nats / (math.log(2) * image[0].numel())}
-
-
-def build_objective(stage: str, scm: StructuralCausalModel) -> Objective:
-    """The objective of a stage by its name."""
-    return {"attributes": AttributesObjective, "image": ImageObjective}[stage](scm)

@@ -24,6 +24,17 @@ class Draws:
         drawn = torch.randn(rows * self.world, *rest, generator=self.generator, device=self.device, dtype=dtype)
         return drawn[self.rank * rows : (self.rank + 1) * rows]
 
+    def uniform(self, columns: int, rows: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Draws from [0, 1) of shape `(columns, rows)`, rows being those of this process."""
+        drawn = torch.rand(rows * self.world, columns, generator=self.generator, device=self.device, dtype=dtype)
+        return drawn[self.rank * rows : (self.rank + 1) * rows].T
+
+    def integers(self, high: int, rows: int) -> Tensor:
+        """Whole numbers `(rows,)` from 0 to `high - 1`, all equally likely."""
+        shape, rank = (rows * self.world,), self.rank
+        drawn = torch.randint(high, shape, generator=self.generator, device=self.device)
+        return drawn[rank * rows : (rank + 1) * rows]
+
     def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Standard Gumbel draws (mean .577) of `shape`: minus the log of an exponential."""
         rows, *rest = shape

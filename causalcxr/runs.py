@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from causalcxr.scm import StructuralCausalModel
 
 __all__ = ["Run", "load", "open_run", "plan_run", "versions"]
 
+BASE_FILES = ("model.safetensors", "predictor.safetensors", "evaluator.safetensors")
 REPORTED_PACKAGES = ("causalcxr", "torch", "pyro-ppl", "normflows", "numpy", "lightning-fabric", "safetensors")
 
 
@@ -45,9 +47,24 @@ class Run:
     def begin(self) -> None:
         """Make the folder with its configuration and graph, unless it is there already."""
         if not (self.folder / "config.yaml").exists():
+            self._copy_base()
             declared = yaml.safe_dump(self.graph.to_dict(), sort_keys=False, allow_unicode=True)
             write_atomically(self.folder / "graph.yaml", declared)
             write_atomically(self.folder / "config.yaml", to_yaml(self.config))
+
+    def finetuned(self) -> dict[str, Any]:
+        """How `model.safetensors` was fine-tuned: targets, bound, tolerance, predictor; empty if it was not."""
+        path = self.folder / "model.safetensors"
+        return load_tensors(path)[1].get("finetune", {}) if path.exists() else {}
+
+    def _copy_base(self) -> None:
+        """Take the weights of the run that is to be fine-tuned, and its predictors."""
+        if not self.config.base:
+            return
+        for name in BASE_FILES:
+            source = Path(self.config.base) / name
+            if source.exists():
+                write_atomically(self.folder / name, source.read_bytes())
 
     def note(self, **facts: Any) -> None:
         """Add to the provenance; `seconds` are merged stage by stage."""
@@ -62,9 +79,11 @@ class Run:
             torch.manual_seed(self.config.train.seed)
             return StructuralCausalModel(self.graph, self.config.model.image, self.config.model.spline)
 
-    def save_model(self, scm: StructuralCausalModel, stages: list[str]) -> None:
-        """Write `model.safetensors` with the names of the stages that are finished."""
-        metadata = {"graph": self.graph.to_dict(), "stages": stages}
+    def save_model(
+        self, scm: StructuralCausalModel, stages: list[str], facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write `model.safetensors` with the names of the stages that are finished, and facts about the last."""
+        metadata = {"graph": self.graph.to_dict(), "stages": stages, **(facts or {})}
         save_tensors(self.folder / "model.safetensors", scm.state_dict(), metadata)
 
     def finished_stages(self) -> list[str]:
@@ -103,6 +122,8 @@ def plan_run(config: Config) -> Run:
     graph = load_graph(config.graph)
     if (folder / "config.yaml").exists():
         _refuse_other_config(open_run(folder), config, graph)
+    elif config.base:
+        _check_base(open_run(config.base), config, graph)
     return Run(folder, config, graph)
 
 
@@ -159,14 +180,32 @@ def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
     """Evaluation and logging may change between sittings; what determines the weights may not."""
     if run.graph != graph:
         raise RunError(f"run '{run.folder}' was made with another graph; choose another run= or delete it")
-    old, new = yaml.safe_load(to_yaml(run.config)), yaml.safe_load(to_yaml(config))
-    for section in ("data", "model", "train"):
-        for key, before, now in _differences(old[section], new[section], section):
-            if key not in ("data.cache", "data.workers", "train.threads", "train.log_every"):
-                raise RunError(
-                    f"run '{run.folder}' was made with {key}={before}, now it is {now}; choose another run=, "
-                    "or delete the folder to start over"
-                )
+    for key, before, now in _changes(run.config, config, ("data", "model", "train", "finetune", "base")):
+        raise RunError(
+            f"run '{run.folder}' was made with {key}={before}, now it is {now}; choose another run=, "
+            "or delete the folder to start over"
+        )
+
+
+def _check_base(base: Run, config: Config, graph: Graph) -> None:
+    """A model can be fine-tuned if it is trained, not fine-tuned yet, and keeps its data and its shape."""
+    missing = [stage for stage in config.train.stages if stage != "finetune"]
+    missing = [stage for stage in missing if stage not in base.finished_stages()]
+    if missing:
+        raise RunError(f"base '{base.folder}' has not finished stage '{missing[0]}'; train with run={base.folder}")
+    if base.finetuned():
+        raise RunError(f"base '{base.folder}' is fine-tuned already; choose the run that it started from")
+    if base.graph != graph:
+        raise RunError(f"base '{base.folder}' was made with another graph; leave graph= away")
+    for key, before, now in _changes(base.config, config, ("data", "model")):
+        raise RunError(f"base '{base.folder}' was made with {key}={before}, now it is {now}; leave it away")
+
+
+def _changes(old: Config, new: Config, sections: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """What differs of that which determines the weights: key, old and new value."""
+    before, now = yaml.safe_load(to_yaml(old)), yaml.safe_load(to_yaml(new))
+    found = [d for section in sections for d in _differences(before[section], now[section], section)]
+    return [d for d in found if d[0] not in ("data.cache", "data.workers", "train.threads", "train.log_every")]
 
 
 def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:

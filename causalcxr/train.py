@@ -15,9 +15,8 @@ from causalcxr.config import Config, LogConfig, TrainConfig
 from causalcxr.data.cohort import Cohort, open_cohort
 from causalcxr.errors import ConfigError
 from causalcxr.files import load_tensors, write_atomically
-from causalcxr.objectives import build_objective
 from causalcxr.runs import Run, plan_run, versions
-from causalcxr.training import Stage
+from causalcxr.stages import STAGE_RUNNERS, Sitting
 
 __all__ = ["train"]
 
@@ -46,33 +45,22 @@ def train(config: Config) -> Path:
 
 def _run_stages(run: Run, cohort: Cohort, fabric: Fabric) -> None:
     config, scm = run.config.train, run.build_model()
-    train_rows, val_rows = cohort.split("train"), cohort.split("val")
-    scm.calibrate(train_rows.attributes)
+    scm.calibrate(cohort.split("train").attributes)
     finished = run.finished_stages()
     if finished:
         run.load_weights(scm)
+    sitting = Sitting(run, cohort, scm, fabric, lambda name: _recorder(run, name, fabric))
     for name in config.stages:
         if name in finished:
             log.info("stage '%s' is finished already", name)
             continue
-        if name == "image" and run.graph.image is None:
+        if name != "attributes" and run.graph.image is None:
             raise ConfigError(f"graph '{run.graph.name}' has no image; set train.stages=[attributes]")
-        stage = Stage(
-            name=name,
-            objective=build_objective(name, scm),
-            train=train_rows,
-            val=val_rows,
-            stage=getattr(config, name),
-            config=config,
-            fabric=fabric,
-            folder=run.state,
-            record=_recorder(run, name, fabric),
-        )
-        progress = stage.run()
+        facts = STAGE_RUNNERS[name](sitting)
         finished.append(name)
         if fabric.is_global_zero:
-            run.save_model(scm, finished)
-            run.note(seconds={name: progress.seconds}, parameters=sum(p.numel() for p in scm.parameters()))
+            run.save_model(scm, finished, facts)
+            run.note(parameters=sum(p.numel() for p in scm.parameters()), **facts)
         fabric.barrier()
 
 

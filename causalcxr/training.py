@@ -27,7 +27,7 @@ from causalcxr.objectives import Objective
 from causalcxr.progress import progress_bar
 from causalcxr.randomness import Draws
 
-__all__ = ["Progress", "Stage", "learning_rate", "rows_of_step", "seed_of"]
+__all__ = ["Progress", "Rows", "Stage", "Table", "learning_rate", "rows_of_step", "seed_of"]
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,31 @@ class Progress:
     seconds: float = 0.0  # of training, over all sittings
 
 
+@dataclass(frozen=True)
+class Table:
+    """Rows without images: values `(N,)` by name."""
+
+    attributes: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.attributes.values())))
+
+
+Rows = Split | Table
+
+
 @dataclass
 class Stage:
     """One stage of training: `run()` minimises `objective`, resuming from `folder` if that holds a checkpoint.
 
-    Afterwards the objective holds the best weights: the moving average with the lowest validation loss.
+    Afterwards the objective holds the best weights: the moving average with the lowest validation loss, or the
+    last one if the objective says so. Floating buffers are part of the weights.
     """
 
     name: str
     objective: Objective
-    train: Split
-    val: Split
+    train: Rows
+    val: Rows
     stage: StageConfig
     config: TrainConfig
     fabric: Fabric
@@ -74,13 +88,16 @@ class Stage:
         )
         self.module, self.optimizer = self.fabric.setup(self.objective, optimizer)
         self.parameters = dict(self.objective.named_parameters())
-        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
+        buffers = {name: b for name, b in self.objective.named_buffers() if b.is_floating_point()}
+        self.weights: dict[str, Tensor] = {**self.parameters, **buffers}
+        self.ema = {name: w.detach().clone() for name, w in self.weights.items()}
         self.checkpoint = self.folder / f"{self.name}.safetensors"
         self.best = self.folder / f"{self.name}.best.safetensors"
 
     def run(self) -> Progress:
         """Take the steps that are left. Raises TrainingError after too many non-finite steps."""
         self._resume()
+        self.objective.train()
         seconds_before, begun = self.progress.seconds, time.perf_counter()
         steps, shown = self.stage.steps, self.fabric.is_global_zero
         with progress_bar(self.name, steps, self.progress.step, shown) as advance:
@@ -96,6 +113,7 @@ class Stage:
                 if self._due(self.stage.checkpoint_every):
                     self._save()
         self._load(load_tensors(self.best)[0])
+        self.objective.eval()
         return self.progress
 
     @torch.no_grad()
@@ -104,6 +122,7 @@ class Stage:
         limit, size, fabric = self.stage.validate_rows, 4 * self.stage.batch_size, self.fabric
         n = min(len(self.val), limit) if limit else len(self.val)
         sums = {name: torch.zeros((), device=fabric.device) for name in self.objective.names}
+        self.objective.eval()
         with self._averaged_weights():
             for i, start in enumerate(range(0, n, size)):
                 if i % fabric.world_size != fabric.global_rank:
@@ -113,6 +132,7 @@ class Stage:
                     losses = self.objective(batch, Draws(seed_of(self.config.seed, i), fabric.device))
                 for name, loss in losses.items():
                     sums[name] += loss.float().sum()
+        self.objective.train()
         reduced: Any = fabric.all_reduce(sums, reduce_op="sum")
         return {name: float(total) / n for name, total in reduced.items()}
 
@@ -175,12 +195,12 @@ class Stage:
     def _update_average(self) -> None:
         """Moving average of the weights; its horizon grows with the step so that the start is forgotten."""
         weight = 1 - min(self.stage.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        current = [p.detach() for p in self.parameters.values()]
+        current = [w.detach() for w in self.weights.values()]
         torch._foreach_lerp_(list(self.ema.values()), current, weight)  # pyright: ignore
 
     def _keep_best(self, losses: dict[str, float]) -> None:
         total = sum(losses.values())
-        better = total < self.progress.best or not self.best.exists()
+        better = total < self.progress.best or not self.best.exists() or self.objective.keeps_last
         self.record({"stage": self.name, "step": self.progress.step, "split": "val", **losses, "kept": better})
         self.fabric.barrier()  # every process has looked whether the file is there
         if better:
@@ -195,30 +215,35 @@ class Stage:
             {"stage": self.name, "step": self.progress.step, "split": "train", **losses}
             | {"gradient_norm": norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
             | {"bad_steps": self.progress.bad_steps, "seconds": self.progress.seconds, "rows": rows}
+            | self.objective.state()
         )
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.stage.steps
 
-    def _read(self, rows: Split, indices: np.ndarray) -> dict[str, Tensor]:
-        batch = rows.batch(indices) if self.objective.needs_image else _attributes(rows, indices)
+    def _read(self, rows: Rows, indices: np.ndarray) -> dict[str, Tensor]:
+        if self.objective.needs_image:
+            assert isinstance(rows, Split)
+            batch = rows.batch(indices)
+        else:
+            batch = {name: values[indices] for name, values in rows.attributes.items()}
         return {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        kept = {name: w.detach().clone() for name, w in self.weights.items()}
         self._load(self.ema)
         yield
         self._load(kept)
 
     @torch.no_grad()
     def _load(self, values: Mapping[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
+        for name, weight in self.weights.items():
+            weight.copy_(values[name])
 
     def _save(self) -> None:
         if self.fabric.is_global_zero:
-            tensors = {f"weights/{name}": p for name, p in self.parameters.items()}
+            tensors = {f"weights/{name}": w for name, w in self.weights.items()}
             tensors |= {f"ema/{name}": value for name, value in self.ema.items()}
             for name, parameter in self.parameters.items():
                 moments = self.optimizer.state.get(parameter, {})
@@ -235,11 +260,11 @@ class Stage:
         for key, tensor in tensors.items():
             group, _, name = key.partition("/")
             groups.setdefault(group, {})[name] = tensor
-        if groups["weights"].keys() != self.parameters.keys():
+        if groups["weights"].keys() != self.weights.keys():
             raise RunError(f"'{self.checkpoint}' is of another model; choose another run= or delete it")
         self._load(groups.pop("weights"))
-        ema = groups.pop("ema")  # in the order of the parameters, not of the file
-        self.ema = {name: ema[name].to(p.device) for name, p in self.parameters.items()}
+        ema = groups.pop("ema")  # in the order of the weights, not of the file
+        self.ema = {name: ema[name].to(w.device) for name, w in self.weights.items()}
         for name, parameter in self.parameters.items():
             moments = {key: values[name] for key, values in groups.items() if name in values}
             device = parameter.device  # AdamW keeps its step count on the CPU
@@ -280,7 +305,3 @@ def learning_rate(stage: StageConfig, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
     return stage.learning_rate * warm * (stage.final_learning_rate + (1 - stage.final_learning_rate) * cosine)
-
-
-def _attributes(rows: Split, indices: np.ndarray) -> dict[str, Tensor]:
-    return {name: values[indices] for name, values in rows.attributes.items()}

@@ -121,4 +121,8 @@ def _measure_reversibility(scm: StructuralCausalModel, abduction: Abduction, dra
 
 
 def _sizes(who: str, names: Sequence[str], effects: Tensor) -> Rows:
-    return {("effect_size", who, name): exact.size_in_grey_levels(effects[:, i]) for i, name in enumerate(names)}
+    rows: Rows = {}
+    for i, name in enumerate(names):
+        rows["effect_size", who, name] = exact.size_in_grey_levels(effects[:, i])
+        rows["minimality", who, name] = 255 * effects[:, i].abs().flatten(1).mean(dim=1)
+    return rows

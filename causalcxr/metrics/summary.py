@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from causalcxr.metrics import composition, exact, likelihood
+from causalcxr.metrics import classifiers, composition, exact, likelihood
 from causalcxr.metrics.attributes import INTERVENTIONAL_DEFINITION
 from causalcxr.metrics.images import Key
 from causalcxr.metrics.intervals import Interval, mean_interval, median_interval, ratio_interval
+from causalcxr.metrics.targets import define_target
 
-__all__ = ["Entry", "Metrics", "define", "entry", "summarise"]
+__all__ = ["Entry", "Metrics", "define", "describe_intervals", "entry", "summarise"]
 
 Entry = dict[str, Any]  # value, low, high, n, definition
 Metrics = dict[Key, Entry]
@@ -23,6 +24,10 @@ NOISE_TREATMENTS = {
 EFFECT_SIZE_DEFINITION = (
     "Size of the direct effect of do({name} = a drawn other value): root mean square of the image's change in "
     "grey levels (0 to 255), mean over rows. Made by: {whose}."
+)
+MINIMALITY_DEFINITION = (
+    "Minimality: mean absolute change of a pixel in grey levels (0 to 255) under the direct effect of do({name} = a "
+    "drawn other value); of two that are as effective the smaller is better. Made by: {whose}."
 )
 MAKERS = {"model": "the model", "exact": "the exact counterfactual itself", "did_nothing": "the unchanged image"}
 
@@ -40,6 +45,11 @@ def summarise(rows: Mapping[Key, Any], patients: Any) -> Metrics:
             interval = mean_interval(values, patients)
         found[key] = entry(interval, define(key))
     return found
+
+
+def describe_intervals(intervals: Mapping[Key, Interval]) -> Metrics:
+    """Intervals as they stand in metrics.json, with their definitions."""
+    return {key: entry(interval, define(key)) for key, interval in intervals.items()}
 
 
 def entry(interval: Interval, definition: str) -> Entry:
@@ -67,6 +77,12 @@ def define(key: Key) -> str:
             return composition.REVERSIBILITY_DEFINITION.format(name=name)
         case ("effect_size", who, name):
             return EFFECT_SIZE_DEFINITION.format(name=name, whose=MAKERS[who])
+        case ("minimality", who, name):
+            return MINIMALITY_DEFINITION.format(name=name, whose=MAKERS[who])
+        case ("classifier", who, name, what):
+            return classifiers.CLASSIFIER_DEFINITIONS[what].format(who=who, name=name)
+        case ("calibration", who, name, when):
+            return classifiers.CALIBRATION_DEFINITION.format(who=who, name=name, when=when)
         case ("exact", who, name, "alpha", other):
             right = "1" if name == other else "0"
             return exact.ALPHA_DEFINITION.format(name=name, other=other, right=right) + _of(who)
@@ -77,7 +93,7 @@ def define(key: Key) -> str:
         case ("interventional", do, name, statistic, who):
             whose = "the simulator" if who == "exact" else "the model"
             return INTERVENTIONAL_DEFINITION.format(statistic=statistic, name=name, do=do, who=whose)
-    raise KeyError(key)
+    return define_target(key)
 
 
 def _of(who: str) -> str:

@@ -1,7 +1,7 @@
 """Draws every figure of a run into its folder and writes the report beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,29 @@ from causalcxr.config import Config, to_yaml
 from causalcxr.data.cohort import Cohort
 from causalcxr.files import write_atomically
 from causalcxr.metrics.summary import Metrics
+from causalcxr.predictors.calibration import Reliability
 from causalcxr.report.charts import attribute_chart, curves_chart, graph_picture
+from causalcxr.report.contrast import contrast_figure, reliability_figure
 from causalcxr.report.figures import save_png
-from causalcxr.report.gallery import Gallery, draw_gallery, draw_reconstructions, draw_samples
+from causalcxr.report.gallery import Gallery, draw_contrast, draw_gallery, draw_reconstructions, draw_samples
 from causalcxr.report.page import Report, number_text, render
 from causalcxr.runs import Run
 
-__all__ = ["Results", "build_report"]
+__all__ = ["Compared", "Results", "build_report"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Another run, measured on the same rows by the same evaluator."""
+
+    run: Run
+    metrics: Metrics
+    gallery: Gallery | None
+
+    @property
+    def title(self) -> str:
+        """How the run was fine-tuned."""
+        return title_of(self.run)
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,18 @@ class Results:
     attributes: Mapping[str, Tensor]
     curves: Sequence[Mapping[str, Any]]
     rows: int
+    compared: Sequence[Compared] = ()
+    diagrams: Mapping[tuple[str, str], Reliability] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """How the run was fine-tuned."""
+        return title_of(self.run)
+
+
+def title_of(run: Run) -> str:
+    """`hard`, `soft`, ...; of a run that was not fine-tuned `before`."""
+    return run.finetuned().get("targets", "before")
 
 
 def build_report(results: Results) -> Path:
@@ -60,6 +88,8 @@ def build_report(results: Results) -> Path:
         versions=provenance.get("versions", {}),
         seconds=provenance["seconds"],
         simulated=results.simulated,
+        runs=_by_title(results),
+        finetune=results.run.finetuned(),
     )
     path = results.run.folder / "report.html"
     write_atomically(path, render(page))
@@ -73,6 +103,8 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
         "graph": graph_picture(graph),
         "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
         "curves": curves_chart(results.curves, tuple(graph.variables)),
+        "contrast": contrast_figure(_by_title(results)),
+        "reliability": reliability_figure(graph, results.diagrams),
     }
     for name, figure in charts.items():
         if figure is not None:
@@ -81,10 +113,19 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
     if results.gallery is not None:
         figures["reconstructions"] = folder / "reconstructions.png"
         draw_reconstructions(graph, results.gallery, figures["reconstructions"])
+    galleries = {results.title: results.gallery} | {other.title: other.gallery for other in results.compared}
+    if results.compared and results.gallery is not None:
+        figures["contrast_gallery"] = folder / "contrast_gallery.png"
+        known = {title: gallery for title, gallery in galleries.items() if gallery is not None}
+        draw_contrast(graph, known, 0, figures["contrast_gallery"])
     if results.samples is not None and results.real is not None:
         figures["samples"] = folder / "samples.png"
         draw_samples(graph, results.samples, results.real, figures["samples"])
     return figures
+
+
+def _by_title(results: Results) -> dict[str, Metrics]:
+    return {results.title: results.metrics} | {other.title: other.metrics for other in results.compared}
 
 
 def _facts(results: Results, provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from causalcxr.files import write_atomically
 
-__all__ = ["Band", "as_picture", "bands_figure", "counterfactual_grid", "difference_limit", "save_png"]
+__all__ = [
+    "Band",
+    "as_picture",
+    "bands_figure",
+    "changes_band",
+    "counterfactual_grid",
+    "difference_limit",
+    "save_png",
+]
 
 CELL, GAP, LINE, LABEL, BAR = 1.15, 0.07, 0.145, 0.34, 0.75  # inches
 TITLE_WIDTH = 19  # letters
@@ -65,9 +73,9 @@ def counterfactual_grid(
     if limit is None:
         limit = difference_limit([images] if exact is None else [images, exact])
     label = "model" if exact is not None else "images"
-    bands = [Band(label, images, captions, mark_changes=True), _changes(images, limit)]
+    bands = [Band(label, images, captions, mark_changes=True), changes_band(images, limit)]
     if exact is not None:
-        bands += [Band("exact", exact, exact_captions, mark_changes=True), _changes(exact, limit)]
+        bands += [Band("exact", exact, exact_captions, mark_changes=True), changes_band(exact, limit)]
     return bands_figure(bands, titles)
 
 
@@ -134,7 +142,8 @@ def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
 
 
-def _changes(images: Sequence[Any], limit: float) -> Band:
+def changes_band(images: Sequence[Any], limit: float) -> Band:
+    """The differences of all images from the first, on a scale from -limit to limit grey levels."""
     factual = _levels(images[0])
     return Band("change", [None, *(_levels(image) - factual for image in images[1:])], limit=limit)
 

@@ -14,7 +14,14 @@ from causalcxr.mechanisms.hvae import Elbo
 from causalcxr.metrics.interventions import describe, readable
 from causalcxr.metrics.truth import Truth
 from causalcxr.randomness import Draws
-from causalcxr.report.figures import Band, bands_figure, counterfactual_grid, difference_limit, save_png
+from causalcxr.report.figures import (
+    Band,
+    bands_figure,
+    changes_band,
+    counterfactual_grid,
+    difference_limit,
+    save_png,
+)
 from causalcxr.scm import Abduction, StructuralCausalModel
 from causalcxr.values import Batch
 
@@ -22,6 +29,7 @@ __all__ = [
     "Gallery",
     "caption",
     "choose_rows",
+    "draw_contrast",
     "draw_gallery",
     "draw_reconstructions",
     "draw_samples",
@@ -105,6 +113,20 @@ def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str
     for old in set(folder.glob("counterfactuals_*.png")) - {path for _, path in drawn}:
         old.unlink()  # of an evaluation with a larger gallery
     return drawn
+
+
+def draw_contrast(graph: Graph, galleries: Mapping[str, Gallery], row: int, path: Path) -> None:
+    """One subject under every intervention: a pair of rows for each run, then the exact answers if known."""
+    assert graph.image is not None
+    first = next(iter(galleries.values()))
+    factual = first.factual[graph.image][row]
+    lines = {title: [factual, *(b[graph.image][row] for b in g.counterfactuals)] for title, g in galleries.items()}
+    if first.exact is not None:
+        lines["exact"] = [factual, *(batch[graph.image][row] for batch in first.exact)]
+    limit = difference_limit(list(lines.values()))
+    bands = [band for title, line in lines.items() for band in (Band(title, line), changes_band(line, limit))]
+    titles = ["factual", *(_title(graph, do) for do in first.interventions)]
+    save_png(bands_figure(bands, titles), path)
 
 
 def draw_reconstructions(graph: Graph, gallery: Gallery, path: Path) -> None:

@@ -36,6 +36,8 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     simulated: bool = False
+    runs: Mapping[str, Metrics] = field(default_factory=dict)  # by how they were fine-tuned, this one first
+    finetune: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render(report: Report) -> str:
@@ -63,6 +65,8 @@ def render(report: Report) -> str:
         matrices=_matrices(metrics, names),
         interventional=_interventional(metrics),
         tiles=_tiles(report, names),
+        causes=[key[1] for key in metrics if key[0] == "overshoot"],
+        classifiers=_classifiers(report),
         race="race" in report.graph.variables,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
@@ -142,6 +146,19 @@ def _interventional(metrics: Metrics) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _classifiers(report: Report) -> list[dict[str, Any]]:
+    """One line for every classifier and attribute: how good it is, and its calibration error."""
+    found = []
+    for who, name in dict.fromkeys((key[1], key[2]) for key in report.metrics if key[0] == "classifier"):
+        get = report.metrics.get
+        found.append(
+            {"who": who, "name": name, "unit": report.graph[name].unit}
+            | {what: get(("classifier", who, name, what)) for what in ("auroc", "error")}
+            | {when: get(("calibration", who, name, when)) for when in ("before", "after")}
+        )
+    return found
+
+
 def _tiles(report: Report, names: Sequence[str]) -> list[tuple[str, Entry, str]]:
     """The few numbers to see first: what it is, the entry, and what would be right."""
     metrics, tiles = report.metrics, []
@@ -153,6 +170,7 @@ def _tiles(report: Report, names: Sequence[str]) -> list[tuple[str, Entry, str]]
         (f"Exact error of do({name})", ("exact", "model", name, "error"), "0 exact, 1 as doing nothing")
         for name in names
     ]
+    wanted.append(("Mean off-target change", ("off_target",), "AUROC points; 0 is right"))
     if report.graph.image is None:
         wanted += [
             (f"Log-likelihood of {name}", ("attributes", name, "log_likelihood"), "nats; higher is better")

@@ -1,0 +1,26 @@
+"""The configuration of counterfactual fine-tuning."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["TARGETS", "FinetuneConfig"]
+
+TARGETS = ("none", "hard", "soft", "counterfactual", "intervened_only")
+
+
+@dataclass
+class FinetuneConfig:
+    """How the image mechanism is fine-tuned.
+
+    `targets`: none | hard | soft | counterfactual | intervened_only (see finetune.py; none goes on with the image
+    stage's own loss). `intervene`: attributes that are intervened on; empty: all with a path to the image.
+    `tolerance`: how far the negative ELBO may rise above its measured mean, bits per dimension.
+    `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
+    multiplier, per bit per dimension.
+    """
+
+    targets: str = "counterfactual"
+    intervene: list[str] = field(default_factory=list)
+    tolerance: float = 0.02
+    calibration_rows: int = 2048
+    multiplier_rate: float = 1.0
+    damping: float = 100.0

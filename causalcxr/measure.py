@@ -1,0 +1,163 @@
+"""Measures one trained model on the test split: every batch is abducted once, for all metrics and the gallery."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from causalcxr.config import Config
+from causalcxr.data.cohort import Cohort, Split
+from causalcxr.errors import RunError
+from causalcxr.finetune import causes_of_image
+from causalcxr.metrics.attributes import interventional_means, sample_attributes
+from causalcxr.metrics.classifiers import measure_classifier
+from causalcxr.metrics.images import Key, Rows, abduct, measure_images
+from causalcxr.metrics.likelihood import attribute_log_likelihoods
+from causalcxr.metrics.scoring import Sight, join_trials, marginal_values, score_batch
+from causalcxr.metrics.summary import Metrics, describe_intervals, summarise
+from causalcxr.metrics.targets import measure_trials
+from causalcxr.metrics.truth import Truth
+from causalcxr.predictors.calibration import Reliability, reliability
+from causalcxr.predictors.predictor import Predictor
+from causalcxr.predictors.training import predict_split
+from causalcxr.report.gallery import Gallery, choose_rows, make_gallery
+from causalcxr.runs import Run
+from causalcxr.scm import StructuralCausalModel
+from causalcxr.training import seed_of
+
+__all__ = [
+    "ATTRIBUTE_DRAWS",
+    "Subject",
+    "measure_attributes",
+    "measure_classifiers",
+    "measure_model",
+    "test_batches",
+]
+
+ATTRIBUTE_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything that is measured: the model, the data, the evaluator, and the truth where it is known."""
+
+    run: Run
+    config: Config
+    scm: StructuralCausalModel
+    cohort: Cohort
+    truth: Truth | None
+    evaluator: Predictor | None
+    interventions: Sequence[Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        if self.evaluator is not None and self.evaluator.fingerprint() == self.run.finetuned().get("predictor"):
+            raise RunError(
+                f"run '{self.run.folder}' was fine-tuned with this very predictor, so its scores would say nothing; "
+                "score it with another one (the run's own evaluator.safetensors)"
+            )
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is a trained image mechanism to measure."""
+        return self.run.graph.image is not None and "image" in self.run.finished_stages()
+
+    @property
+    def train(self) -> Split:
+        """The training split; its attributes give the marginals that interventions are drawn from."""
+        return self.cohort.split("train")
+
+    @property
+    def test(self) -> Split:
+        """The split that is measured."""
+        return self.cohort.split("test")
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """Of the training split, for continuous attributes."""
+        graph, train = self.run.graph, self.train.attributes
+        return {name: float(train[name].median()) for name in graph.attributes if not graph[name].is_discrete}
+
+
+def test_batches(subject: Subject) -> list[np.ndarray]:
+    """Row numbers of the test split: the gallery's rows first, the rest in batches. None without an image."""
+    if not subject.has_image:
+        return []
+    config, n = subject.config.evaluate, len(subject.test)
+    rows = np.arange(n)
+    if 0 < config.rows < n:
+        rows = np.sort(np.random.default_rng(config.seed).permutation(n)[: config.rows])
+    attributes = {name: values[rows] for name, values in subject.test.attributes.items()}
+    shown = choose_rows(subject.run.graph, attributes, min(config.gallery_rows, len(rows)))
+    rest = np.delete(rows, shown)
+    starts = range(0, len(rest), config.batch_size)
+    return [rows[shown], *(rest[start : start + config.batch_size] for start in starts)]
+
+
+def measure_model(
+    subject: Subject, batches: Sequence[np.ndarray], advance: Callable[[str], None]
+) -> tuple[Metrics, Gallery | None]:
+    """All metrics that need images, and the gallery from the first batch."""
+    if not batches:
+        return {}, None
+    parts: list[Rows] = []
+    sights: list[dict[str, Sight]] = []
+    gallery, config, scm = None, subject.config.evaluate, subject.scm
+    train, ids = subject.train.attributes, torch.from_numpy(subject.test.ids)
+    causes = causes_of_image(subject.run.graph)
+    seed = seed_of(config.seed, "marginal")
+    values = marginal_values(subject.run.graph, train, causes, len(subject.test), seed)
+    for i, rows in enumerate(batches):
+        seed = seed_of(config.seed, i)
+        abduction, elbo = abduct(scm, subject.test.batch(rows), seed)
+        if gallery is None:
+            gallery = make_gallery(scm, abduction, elbo, subject.interventions, subject.truth, ids[rows], seed)
+        measured = measure_images(scm, abduction, elbo, train, subject.truth, ids[rows], config.cycles, seed)
+        parts.append({key: values.cpu() for key, values in measured.items()})
+        if subject.evaluator is not None:
+            chosen = {name: value[rows] for name, value in values.items()}
+            sights.append(score_batch(scm, subject.evaluator, abduction, chosen, subject.truth, ids[rows]))
+        advance("images")
+    patients = subject.test.patients[np.concatenate(batches)]
+    metrics = summarise({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, patients)
+    if sights:
+        trials = join_trials(scm, sights, causes, train)
+        simulated = subject.truth is not None
+        scores = measure_trials(subject.run.graph, trials, subject.medians, patients, simulated)
+        metrics |= describe_intervals(scores)
+    return metrics, gallery
+
+
+def measure_classifiers(
+    subject: Subject, predictors: Mapping[str, Predictor]
+) -> tuple[Metrics, dict[tuple[str, str], Reliability]]:
+    """How good each auxiliary classifier is on the test split, and its reliability diagrams by who and attribute."""
+    graph, test, metrics, diagrams = subject.run.graph, subject.test, {}, {}
+    for who, predictor in predictors.items():
+        outputs = predict_split(predictor, test, calibrated=False)
+        found = measure_classifier(graph, who, predictor, outputs, test.attributes, subject.medians, test.patients)
+        metrics |= describe_intervals(found)
+        for variable in predictor.variables:
+            if variable.is_discrete:
+                logits = predictor.calibrated(
+                    variable.name, outputs[variable.name].to(predictor.temperature.device)
+                )
+                diagrams[who, variable.name] = reliability(logits.cpu(), test.attributes[variable.name])
+    return metrics, diagrams
+
+
+def measure_attributes(subject: Subject) -> Metrics:
+    """Log-likelihood of every attribute on the whole test split, and the laws under the interventions."""
+    test, seed = subject.test, seed_of(subject.config.evaluate.seed, "attributes")
+    likelihoods = attribute_log_likelihoods(subject.scm, test.attributes)
+    rows: dict[Key, Any] = {("attributes", name, "log_likelihood"): v.cpu() for name, v in likelihoods.items()}
+    metrics = summarise(rows, test.patients)
+    for do in [{}, *subject.interventions]:
+        drawn = {"model": sample_attributes(subject.scm, ATTRIBUTE_DRAWS, do, seed)}
+        if subject.truth is not None:
+            drawn["exact"] = subject.truth.attributes(range(ATTRIBUTE_DRAWS), do)
+        for who, values in drawn.items():
+            means = interventional_means(subject.run.graph, do, subject.interventions, values, who)
+            metrics |= summarise(means, np.arange(ATTRIBUTE_DRAWS))
+    return metrics

@@ -1,0 +1,185 @@
+"""What each stage of training does: which objective on which rows, and what of it is kept."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from causalcxr.config import StageConfig
+from causalcxr.data.cohort import Cohort, Split
+from causalcxr.errors import ConfigError, nearest
+from causalcxr.finetune import FinetuneObjective
+from causalcxr.objectives import AttributesObjective, ImageObjective, Objective
+from causalcxr.predictors.outputs import OutputModel, split_outputs
+from causalcxr.predictors.predictor import Predictor
+from causalcxr.predictors.training import (
+    ROLES,
+    PredictorObjective,
+    build_predictor,
+    calibrate_on,
+    load_predictor,
+    predict_split,
+    save_predictor,
+)
+from causalcxr.randomness import Draws
+from causalcxr.runs import Run
+from causalcxr.scm import StructuralCausalModel
+from causalcxr.training import Rows, Stage, Table, seed_of
+from causalcxr.values import Batch
+
+__all__ = ["STAGE_RUNNERS", "Sitting", "measure_bound"]
+
+log = logging.getLogger(__name__)
+
+OUTPUT_STEPS = StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What every stage works with."""
+
+    run: Run
+    cohort: Cohort
+    scm: StructuralCausalModel
+    fabric: Fabric
+    recorder: Callable[[str], Callable[[dict[str, Any]], None]]
+
+    @property
+    def train(self) -> Split:
+        return self.cohort.split("train")
+
+    @property
+    def val(self) -> Split:
+        return self.cohort.split("val")
+
+    def minimise(
+        self,
+        name: str,
+        objective: Objective,
+        settings: StageConfig,
+        train: Rows | None = None,
+        val: Rows | None = None,
+    ) -> None:
+        """Train an objective on the one loop, going on where an earlier sitting stopped."""
+        progress = Stage(
+            name=name,
+            objective=objective,
+            train=train or self.train,
+            val=val or self.val,
+            stage=settings,
+            config=self.run.config.train,
+            fabric=self.fabric,
+            folder=self.run.state,
+            record=self.recorder(name),
+        ).run()
+        if self.fabric.is_global_zero:
+            self.run.note(seconds={name: progress.seconds})
+
+
+Facts = dict[str, Any]
+
+
+def run_attributes(sitting: Sitting) -> Facts:
+    """Fit the mechanisms of all attributes."""
+    sitting.minimise("attributes", AttributesObjective(sitting.scm), sitting.run.config.train.attributes)
+    return {}
+
+
+def run_image(sitting: Sitting) -> Facts:
+    """Fit the image's mechanism."""
+    sitting.minimise("image", ImageObjective(sitting.scm), sitting.run.config.train.image)
+    return {}
+
+
+def run_predictors(sitting: Sitting) -> Facts:
+    """Train, calibrate and keep the predictor and the evaluator."""
+    run = sitting.run
+    assert run.graph.image is not None
+    for role in ROLES:
+        predictor = build_predictor(role, run.config, run.graph)
+        predictor.fit_scaling(sitting.train.attributes)
+        sitting.minimise(role, PredictorObjective(predictor, run.graph.image), run.config.train.predictors)
+        calibrate_on(predictor, sitting.val)
+        if sitting.fabric.is_global_zero:
+            save_predictor(run, role, predictor)
+    return {}
+
+
+def run_finetune(sitting: Sitting, predictor: Predictor | None = None) -> Facts:
+    """Fine-tune the image's mechanism. What is stored about it: the measured bound, and which predictor it saw.
+
+    `predictor` takes the place of the run's own: for classifiers from elsewhere, see adapters.py.
+    """
+    run, scm, device = sitting.run, sitting.scm.to(sitting.fabric.device), sitting.fabric.device
+    predictor = (predictor or load_predictor(run, "predictor")).to(device)
+    config, train = run.config.finetune, sitting.train.attributes
+    _check_intervene(config.intervene, run)
+    outputs = _fit_outputs(sitting, predictor) if config.targets == "counterfactual" else None
+    bound = measure_bound(scm, sitting.train, config.calibration_rows, run.config.train.seed)
+    log.info("negative ELBO before fine-tuning: %.4f bits per dimension", bound)
+    marginals = {name: values.to(device) for name, values in train.items()}
+    objective = FinetuneObjective(scm, predictor, config, marginals, bound, outputs)
+    sitting.minimise("finetune", objective, run.config.train.finetune)
+    facts = {"targets": config.targets, "bound": bound, "tolerance": config.tolerance}
+    facts |= {"predictor": predictor.fingerprint(), "multiplier": float(objective.multiplier)}
+    return {"finetune": facts}
+
+
+STAGE_RUNNERS: dict[str, Callable[[Sitting], Facts]] = {
+    "attributes": run_attributes,
+    "predictors": run_predictors,
+    "image": run_image,
+    "finetune": run_finetune,
+}
+
+
+@torch.no_grad()
+def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, batch_size: int = 128) -> float:
+    """The mean negative ELBO in bits per dimension on `n` rows (in a shuffled order, always the same)."""
+    assert scm.graph.image is not None
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed_of(seed, "bound")))[:n]
+    total, mechanism = 0.0, scm.mechanism(scm.graph.image)
+    for i, indices in enumerate(order.split(batch_size)):
+        batch: dict[str, Tensor] = {k: v.to(scm.device) for k, v in rows.batch(indices).items()}
+        draws = Draws(seed_of(seed, "bound", i), scm.device)
+        total -= float(mechanism.log_prob(batch[scm.graph.image], batch, draws).sum())
+    return total / (len(order) * math.log(2) * math.prod(mechanism.event_shape))  # pyright: ignore
+
+
+def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
+    """The conditional flows of the predictor's outputs, fitted on the training split."""
+    graph = sitting.scm.graph
+    assert graph.image is not None
+    begun = time.perf_counter()
+    tables = {}
+    for rows in (sitting.train, sitting.val):
+        nodes = split_outputs(predictor.variables, predict_split(predictor, rows))
+        tables[rows.name] = Table(nodes | rows.attributes)
+    log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
+    model = OutputModel(predictor.variables, graph.parents(graph.image), tables["train"].attributes)
+    sitting.minimise("outputs", OutputsObjective(model), OUTPUT_STEPS, tables["train"], tables["val"])
+    return model
+
+
+class OutputsObjective(Objective):
+    """Negative log-likelihood of the predictor's outputs given the image's parents, in nats."""
+
+    def __init__(self, model: OutputModel):
+        super().__init__()
+        self.model, self.names = model, model.nodes
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        return self.model(batch)
+
+
+def _check_intervene(names: list[str], run: Run) -> None:
+    for name in names:
+        if name not in run.graph.attributes:
+            hint = nearest(name, run.graph.attributes)
+            raise ConfigError(f"finetune.intervene has '{name}', which is no attribute of the graph; {hint}")
