@@ -29,11 +29,12 @@ from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import Graph
 from causalcxr.mechanisms.hvae import HVAE
 from causalcxr.objectives import Objective
+from causalcxr.predictors.augment import augment_alike
 from causalcxr.predictors.outputs import OutputModel
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.values import Batch
+from causalcxr.values import Batch, image_to_float
 
 __all__ = ["FinetuneObjective", "Intervention", "draw_interventions", "follow"]
 
@@ -130,6 +131,7 @@ class FinetuneObjective(Objective):
         self.predicted = [v.name for v in predictor.variables if v.name in scm.graph.attributes]
         self.intervene = tuple(config.intervene) or causes_of_image(scm.graph)
         self.names = (*self.predicted, self.image) if config.targets != "none" else (self.image,)
+        self.output_scale = outputs.scales() if outputs is not None else {}
         self.register_buffer("multiplier", torch.zeros(()))
         self.register_buffer("violation", torch.zeros(()))
 
@@ -142,8 +144,11 @@ class FinetuneObjective(Objective):
         scm, predictor = self._frozen.scm, self._frozen.predictor
         intervention = draw_interventions(scm, batch, self.intervene, self.marginals, draws)
         made = self.mechanism(elbo.noise(image), intervention.counterfactual)
-        losses = self._losses(predictor(made), self._targets(image, intervention), intervention)
-        return losses | {self.image: self._constraint((elbo.nll + elbo.kl) * to_bits, draws)}
+        shown = image_to_float(image, made.dtype)
+        if self.config.augment and self.training:
+            shown, made = augment_alike([shown, made], self.config.augment, draws)
+        losses = self._losses(predictor(made), self._targets(shown, intervention), intervention)
+        return losses | {self.image: self._constraint(self.mechanism.loss(elbo) * to_bits, draws)}
 
     def state(self) -> dict[str, float]:
         if self.config.targets == "none":
@@ -172,7 +177,10 @@ class FinetuneObjective(Objective):
     def _losses(self, predicted: Prediction, targets: Prediction, intervention: Intervention) -> dict[str, Tensor]:
         scm, predictor, losses = self._frozen.scm, self._frozen.predictor, {}
         for name in self.predicted:
-            if scm.graph[name].is_discrete:
+            if self.config.loss == "logits" and scm.graph[name].is_discrete:
+                wanted, got = (t[name] - t[name][:, :1] for t in (targets, predicted))
+                loss = 0.5 * ((got - wanted)[:, 1:] / self.output_scale[name]).square().sum(dim=1)
+            elif scm.graph[name].is_discrete:
                 wanted = F.softmax(targets[name], dim=1)
                 loss = -(wanted * F.log_softmax(predicted[name], dim=1)).sum(dim=1)
             else:

@@ -24,3 +24,5 @@ class FinetuneConfig:
     calibration_rows: int = 2048
     multiplier_rate: float = 1.0
     damping: float = 100.0
+    augment: float = 0.0
+    loss: str = "probabilities"

@@ -54,8 +54,8 @@ class Subject:
     def __post_init__(self) -> None:
         if self.evaluator is not None and self.evaluator.fingerprint() == self.run.finetuned().get("predictor"):
             raise RunError(
-                f"run '{self.run.folder}' was fine-tuned with this very predictor, so its scores would say nothing; "
-                "score it with another one (the run's own evaluator.safetensors)"
+                f"run '{self.run.folder}' was fine-tuned with this very predictor, which would praise what it "
+                "taught; score it with another one (the run's own evaluator.safetensors)"
             )
 
     @property

@@ -148,7 +148,8 @@ def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, ba
     for i, indices in enumerate(order.split(batch_size)):
         batch: dict[str, Tensor] = {k: v.to(scm.device) for k, v in rows.batch(indices).items()}
         draws = Draws(seed_of(seed, "bound", i), scm.device)
-        total -= float(mechanism.log_prob(batch[scm.graph.image], batch, draws).sum())
+        elbo = mechanism.elbo(batch[scm.graph.image], batch, draws)
+        total += float(mechanism.loss(elbo).sum())
     return total / (len(order) * math.log(2) * math.prod(mechanism.event_shape))  # pyright: ignore
 
 

@@ -1,4 +1,4 @@
-"""How good the auxiliary classifiers are themselves: on real test images, and whether their confidence is right."""
+"""How good the auxiliary classifiers are themselves, and whether their confidence is right."""
 
 from collections.abc import Mapping
 
@@ -17,14 +17,14 @@ __all__ = ["CALIBRATION_DEFINITION", "CLASSIFIER_DEFINITIONS", "measure_classifi
 
 Key = tuple[str, ...]
 CLASSIFIER_DEFINITIONS = {
-    "auroc": "AUROC in points (0 to 100) of the {who} for '{name}' on the factual test images; with three labels or "
-    "more the mean over labels against the rest, of a number for lying above the training median.",
+    "auroc": "AUROC in points (0 to 100) of the {who} for '{name}' on the factual test images; with three labels "
+    "or more the mean over labels against the rest, of a number for lying above the training median.",
     "error": "Mean absolute error of the {who} for '{name}' on the factual test images, in its unit.",
 }
 CALIBRATION_DEFINITION = (
-    "Expected calibration error of the {who} for '{name}', {when} temperature scaling, on the factual test images: "
-    "mean absolute difference between the confidence in the likeliest label and how often it is right, over 15 bins "
-    "of equal width, weighted by their rows. 0 is right; noise alone gives a little more."
+    "Expected calibration error of the {who} for '{name}', {when} temperature scaling, on the factual test "
+    "images: mean absolute difference between the confidence in the likeliest label and how often it is right, over 15 "
+    "bins of equal width, weighted by their rows. 0 is right; noise alone gives a little more."
 )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from causalcxr.metrics.amplification import Population, Trial
+from causalcxr.metrics.amplification import Trial
 from causalcxr.metrics.intervals import Interval, absolute_interval, bootstrap
 
 __all__ = ["frechet_distance", "realism"]

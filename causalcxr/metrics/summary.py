@@ -26,8 +26,8 @@ EFFECT_SIZE_DEFINITION = (
     "grey levels (0 to 255), mean over rows. Made by: {whose}."
 )
 MINIMALITY_DEFINITION = (
-    "Minimality: mean absolute change of a pixel in grey levels (0 to 255) under the direct effect of do({name} = a "
-    "drawn other value); of two that are as effective the smaller is better. Made by: {whose}."
+    "Minimality: mean absolute change of a pixel in grey levels (0 to 255) under the direct effect of "
+    "do({name} = a drawn other value); of two that are as effective the smaller is better. Made by: {whose}."
 )
 MAKERS = {"model": "the model", "exact": "the exact counterfactual itself", "did_nothing": "the unchanged image"}
 

@@ -34,6 +34,13 @@ class OutputModel(nn.Module):
             declared = Variable(name=node, kind="continuous", range=(low - room, high + room), mechanism="spline")
             flow = SplineMechanism(declared, parents, SplineConfig())
             flow.calibrate(train)
+            import itertools
+
+            key = sum(train[p.name].long() * 1000**i if p.is_discrete else 0 for i, p in enumerate(parents))
+            ss = torch.stack([train[node][key == k].var() * (key == k).sum() for k in key.unique()]).sum() / len(
+                key
+            )
+            flow.residual = ss.sqrt()
             flows.append(flow)
         self.flows = nn.ModuleList(flows)
 
@@ -43,6 +50,15 @@ class OutputModel(nn.Module):
             node: -flow.log_prob(batch[node], batch)  # pyright: ignore[reportCallIssue]
             for node, flow in zip(self.nodes, self.flows, strict=True)
         }
+
+    def scales(self):
+        found = {}
+        for v in self.variables:
+            if v.is_discrete:
+                found[v.name] = torch.stack(
+                    [f.residual for n, f in zip(self.nodes, self.flows) if n.startswith(f"{_MARK}{v.name}: ")]
+                )
+        return found
 
     def carry(self, prediction: Prediction, factual: Batch, counterfactual: Batch) -> Prediction:
         """The prediction of a factual image, carried from the factual parents to the counterfactual ones."""

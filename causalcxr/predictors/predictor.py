@@ -57,7 +57,8 @@ class Predictor(nn.Module):
         i = self.index[name]
         if not self.variables[i].is_discrete:
             return output
-        return (output + self.log_prior[i, : output.shape[1]]) / self.temperature[i]
+        prior, temperature = self.log_prior[i, : output.shape[1]].to(output), self.temperature[i].to(output)
+        return (output + prior) / temperature
 
     def fingerprint(self) -> str:
         """A hash of the weights, by which a model knows the predictor that fine-tuned it."""
