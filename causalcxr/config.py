@@ -71,8 +71,11 @@ class TrainConfig:
         default_factory=lambda: StageConfig(steps=2000, learning_rate=2e-3, weight_decay=0.05, validate_rows=0)
     )
     image: StageConfig = field(default_factory=StageConfig)
+    outputs: StageConfig = field(  # flows of the predictor's outputs, for counterfactual targets
+        default_factory=lambda: StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
+    )
     finetune: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=1500, learning_rate=3e-4, final_learning_rate=0.1)
+        default_factory=lambda: StageConfig(steps=1500, learning_rate=5e-4, final_learning_rate=0.1)
     )
 
 

@@ -5,7 +5,8 @@ whose outputs are pulled to targets:
 
     minimise  sum_a cross-entropy(t_a, q(a | x*))   subject to   E <= eps + tolerance
 
-`E` is the negative evidence lower bound on factual images; `eps` its mean before fine-tuning.
+`E` is the image stage's own loss on factual images, the negative evidence lower bound (with beta and a baseline if
+the model has them: only what it was trained for can hold it); `eps` is its mean before fine-tuning.
 
 | attribute       | hard                 | soft                           | counterfactual                    |
 | --------------- | -------------------- | ------------------------------ | --------------------------------- |
@@ -125,13 +126,14 @@ class FinetuneObjective(Objective):
         self.mechanism, self.image, self.config = mechanism, scm.graph.image, config
         scm.requires_grad_(False)
         mechanism.requires_grad_(True)
+        if outputs is not None:
+            outputs.eval().requires_grad_(False)
         # A plain object hides these from this module's parameters.
         self._frozen = _Frozen(scm, predictor.eval().requires_grad_(False), outputs)
         self.marginals, self.limit = marginals, bound + config.tolerance
         self.predicted = [v.name for v in predictor.variables if v.name in scm.graph.attributes]
         self.intervene = tuple(config.intervene) or causes_of_image(scm.graph)
         self.names = (*self.predicted, self.image) if config.targets != "none" else (self.image,)
-        self.output_scale = outputs.scales() if outputs is not None else {}
         self.register_buffer("multiplier", torch.zeros(()))
         self.register_buffer("violation", torch.zeros(()))
 
@@ -147,7 +149,7 @@ class FinetuneObjective(Objective):
         shown = image_to_float(image, made.dtype)
         if self.config.augment and self.training:
             shown, made = augment_alike([shown, made], self.config.augment, draws)
-        losses = self._losses(predictor(made), self._targets(shown, intervention), intervention)
+        losses = self._losses(predictor(made), shown, intervention)
         return losses | {self.image: self._constraint(self.mechanism.loss(elbo) * to_bits, draws)}
 
     def state(self) -> dict[str, float]:
@@ -155,41 +157,39 @@ class FinetuneObjective(Objective):
             return {}
         return {"multiplier": float(self.multiplier), "slack": -float(self.violation)}
 
+    def _losses(self, predicted: Prediction, image: Tensor, intervention: Intervention) -> dict[str, Tensor]:
+        """Loss `(B,)` of every attribute: what is predicted of the counterfactual images against the targets."""
+        predictor, outputs = self._frozen.predictor, self._frozen.outputs
+        if outputs is not None:
+            with torch.no_grad():
+                seen = predictor(image)
+                targets = outputs.carry(seen, intervention.factual, intervention.counterfactual)
+            return outputs.distances(predicted, targets)
+        losses = {}
+        for name, target in self._targets(image, intervention).items():
+            if self._frozen.scm.graph[name].is_discrete:
+                loss = -(target * F.log_softmax(predicted[name], dim=1)).sum(dim=1)
+            else:
+                spread = predictor.spread[predictor.index[name]]
+                loss = 0.5 * ((predicted[name] - target) / spread).square()
+            seen_by_loss = intervention.intervened[name] if self.config.targets == "intervened_only" else 1
+            losses[name] = loss * seen_by_loss
+        return losses
+
     @torch.no_grad()
-    def _targets(self, image: Tensor, intervention: Intervention) -> Prediction:
-        """Logits or numbers that the prediction on the counterfactual image should match."""
-        predictor, outputs, mode = self._frozen.predictor, self._frozen.outputs, self.config.targets
-        seen = predictor(image) if mode in ("soft", "counterfactual") else {}
-        if mode == "counterfactual":
-            assert outputs is not None
-            return outputs.carry(seen, intervention.factual, intervention.counterfactual)
+    def _targets(self, image: Tensor, intervention: Intervention) -> dict[str, Tensor]:
+        """Hard or soft targets: probabilities `(B, labels)`, numbers `(B,)`."""
+        seen = self._frozen.predictor(image) if self.config.targets == "soft" else {}
         targets = {}
         for name in self.predicted:
             variable, value = self._frozen.scm.graph[name], intervention.counterfactual[name]
-            hard = F.one_hot(value, len(variable.labels)).float() if variable.is_discrete else value
-            if mode == "soft":
+            target = F.one_hot(value, len(variable.labels)).float() if variable.is_discrete else value
+            if seen:
                 soft = F.softmax(seen[name], dim=1) if variable.is_discrete else seen[name]
                 fixed = intervention.intervened[name] | intervention.reached[name]
-                hard = torch.where(fixed[:, None] if variable.is_discrete else fixed, hard, soft)
-            targets[name] = hard.log() if variable.is_discrete else hard
+                target = torch.where(fixed[:, None] if variable.is_discrete else fixed, target, soft)
+            targets[name] = target
         return targets
-
-    def _losses(self, predicted: Prediction, targets: Prediction, intervention: Intervention) -> dict[str, Tensor]:
-        scm, predictor, losses = self._frozen.scm, self._frozen.predictor, {}
-        for name in self.predicted:
-            if self.config.loss == "logits" and scm.graph[name].is_discrete:
-                wanted, got = (t[name] - t[name][:, :1] for t in (targets, predicted))
-                loss = 0.5 * ((got - wanted)[:, 1:] / self.output_scale[name]).square().sum(dim=1)
-            elif scm.graph[name].is_discrete:
-                wanted = F.softmax(targets[name], dim=1)
-                loss = -(wanted * F.log_softmax(predicted[name], dim=1)).sum(dim=1)
-            else:
-                spread = predictor.spread[predictor.index[name]]
-                loss = 0.5 * ((predicted[name] - targets[name]) / spread).square()
-            if self.config.targets == "intervened_only":
-                loss = loss * intervention.intervened[name]
-            losses[name] = loss
-        return losses
 
     def _constraint(self, bits: Tensor, draws: Draws) -> Tensor:
         """The multiplier times the violation `E - eps - tolerance`, whose gradient never pushes E up.

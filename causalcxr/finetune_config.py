@@ -13,16 +13,16 @@ class FinetuneConfig:
 
     `targets`: none | hard | soft | counterfactual | intervened_only (see finetune.py; none goes on with the image
     stage's own loss). `intervene`: attributes that are intervened on; empty: all with a path to the image.
-    `tolerance`: how far the negative ELBO may rise above its measured mean, bits per dimension.
+    `tolerance`: how far the image stage's loss may rise above its measured mean, bits per dimension.
     `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
-    multiplier, per bit per dimension.
+    multiplier, per bit per dimension. `augment`: the strength with which factual and counterfactual images are
+    shifted, turned and scaled alike before the predictor sees them, so that it can't be pleased by a few pixels.
     """
 
     targets: str = "counterfactual"
     intervene: list[str] = field(default_factory=list)
-    tolerance: float = 0.02
+    tolerance: float = 0.05
     calibration_rows: int = 2048
-    multiplier_rate: float = 1.0
+    multiplier_rate: float = 5.0
     damping: float = 100.0
-    augment: float = 0.0
-    loss: str = "probabilities"
+    augment: float = 1.0

@@ -136,7 +136,8 @@ def measure_classifiers(
     graph, test, metrics, diagrams = subject.run.graph, subject.test, {}, {}
     for who, predictor in predictors.items():
         outputs = predict_split(predictor, test, calibrated=False)
-        found = measure_classifier(graph, who, predictor, outputs, test.attributes, subject.medians, test.patients)
+        labels, medians = test.attributes, subject.medians
+        found = measure_classifier(graph, who, predictor, outputs, labels, medians, test.patients)
         metrics |= describe_intervals(found)
         for variable in predictor.variables:
             if variable.is_discrete:

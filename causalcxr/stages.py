@@ -16,7 +16,7 @@ from causalcxr.data.cohort import Cohort, Split
 from causalcxr.errors import ConfigError, nearest
 from causalcxr.finetune import FinetuneObjective
 from causalcxr.objectives import AttributesObjective, ImageObjective, Objective
-from causalcxr.predictors.outputs import OutputModel, split_outputs
+from causalcxr.predictors.outputs import OutputModel, output_nodes
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.predictors.training import (
     ROLES,
@@ -36,8 +36,6 @@ from causalcxr.values import Batch
 __all__ = ["STAGE_RUNNERS", "Sitting", "measure_bound"]
 
 log = logging.getLogger(__name__)
-
-OUTPUT_STEPS = StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,9 @@ def run_finetune(sitting: Sitting, predictor: Predictor | None = None) -> Facts:
     `predictor` takes the place of the run's own: for classifiers from elsewhere, see adapters.py.
     """
     run, scm, device = sitting.run, sitting.scm.to(sitting.fabric.device), sitting.fabric.device
-    predictor = (predictor or load_predictor(run, "predictor")).to(device)
     config, train = run.config.finetune, sitting.train.attributes
     _check_intervene(config.intervene, run)
+    predictor = (predictor or load_predictor(run, "predictor")).to(device)
     outputs = _fit_outputs(sitting, predictor) if config.targets == "counterfactual" else None
     bound = measure_bound(scm, sitting.train, config.calibration_rows, run.config.train.seed)
     log.info("negative ELBO before fine-tuning: %.4f bits per dimension", bound)
@@ -160,11 +158,12 @@ def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
     begun = time.perf_counter()
     tables = {}
     for rows in (sitting.train, sitting.val):
-        nodes = split_outputs(predictor.variables, predict_split(predictor, rows))
+        nodes = output_nodes(predictor.variables, predict_split(predictor, rows))
         tables[rows.name] = Table(nodes | rows.attributes)
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
     model = OutputModel(predictor.variables, graph.parents(graph.image), tables["train"].attributes)
-    sitting.minimise("outputs", OutputsObjective(model), OUTPUT_STEPS, tables["train"], tables["val"])
+    settings = sitting.run.config.train.outputs
+    sitting.minimise("outputs", OutputsObjective(model), settings, tables["train"], tables["val"])
     return model
 
 

@@ -15,12 +15,20 @@ TINY_IMAGE = [
     "model.image.decoder_blocks=[1,1,1,1]",
     "model.image.latents=[1,2,4,4]",
     "model.image.embedding=8",
+    "model.predictor.widths=[8,12]",
+    "model.evaluator.widths=[8,12]",
 ]
 TINY_DATA = ["data.source=simulator", "data.size=32", "data.train=160", "data.val=24", "data.test=24"]
 TINY_TRAINING = [
     "train.device=cpu",
+    "train.stages=[attributes,predictors,image]",
     "train.attributes.steps=30",
     "train.attributes.batch_size=64",
+    "train.predictors.steps=20",
+    "train.predictors.batch_size=16",
+    "train.outputs.steps=20",
+    "train.finetune.steps=6",
+    "train.finetune.batch_size=16",
     "train.image.steps=20",
     "train.image.batch_size=16",
     "train.image.warmup_steps=5",

@@ -12,7 +12,7 @@ from causalcxr.finetune_config import TARGETS, FinetuneConfig
 from causalcxr.graph import graph_from_dict
 from causalcxr.mechanisms.hvae import HVAE
 from causalcxr.predictors.networks import PredictorConfig
-from causalcxr.predictors.outputs import OutputModel, join_outputs, split_outputs
+from causalcxr.predictors.outputs import OutputModel, output_nodes
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import Draws
 from tests.models import chest_batch, tiny_scm
@@ -57,7 +57,7 @@ def objective_of(targets, graph="chest", batch=None, bound=100.0, **config):
     predictor = predictor_of(scm.graph)
     outputs = None
     if targets == "counterfactual":
-        nodes = split_outputs(predictor.variables, predictor(batch["image"])) | batch
+        nodes = output_nodes(predictor.variables, predictor(batch["image"])) | batch
         nodes = {name: value.detach() for name, value in nodes.items()}
         outputs = OutputModel(predictor.variables, scm.graph.parents("image"), nodes)
     marginals = {name: batch[name] for name in scm.graph.attributes}
@@ -110,7 +110,7 @@ def test_targets_follow_the_graph(shape, mode):
             fixed = other == name or other in BELOW[shape][name] or mode == "hard"
             hard = torch.nn.functional.one_hot(found.counterfactual[other], 2).float()
             expected = hard if fixed else seen[other].softmax(dim=1)
-            assert (targets[other].softmax(dim=1) - expected).abs().max() < 1e-6
+            assert (targets[other] - expected).abs().max() < 1e-6
 
 
 def test_soft_target_of_a_number_is_the_prediction_on_the_factual_image():
@@ -123,18 +123,25 @@ def test_soft_target_of_a_number_is_the_prediction_on_the_factual_image():
     assert torch.equal(objective._targets(batch["image"], on_age)["age"], batch["age"].flip(0))
 
 
-def test_outputs_split_and_join_without_loss_of_the_probabilities():
-    graph = tiny_scm().graph
+def test_the_distance_to_carried_outputs_is_of_log_odds_and_numbers():
+    graph, batch = tiny_scm().graph, chest_batch(64)
     predictor = predictor_of(graph)
-    prediction = predictor(chest_batch(8)["image"])
-    joined = join_outputs(predictor.variables, split_outputs(predictor.variables, prediction))
-    assert torch.equal(joined["age"], prediction["age"])
-    for name in ("sex", "race", "finding"):
-        assert (joined[name].softmax(dim=1) - prediction[name].softmax(dim=1)).abs().max() < 1e-6
+    prediction = {name: value.detach() for name, value in predictor(batch["image"]).items()}
+    nodes = output_nodes(predictor.variables, prediction)
+    assert len(nodes) == 5  # sex, race twice, age, finding
+    odds = prediction["race"].log_softmax(dim=1)
+    black = nodes[f"output of race: {graph['race'].labels[2]}"]
+    assert (black - (odds[:, 2] - odds[:, 0])).abs().max() < 1e-5
+    model = OutputModel(predictor.variables, graph.parents("image"), nodes | batch)
+    i = model.nodes.index("output of age")
+    found = model.distances(prediction, {**nodes, "output of age": nodes["output of age"] + 2 * model.spread[i]})
+    assert (found["age"] - 2).abs().max() < 1e-3  # two spreads off: half of four
+    assert max(found[name].max() for name in ("sex", "race", "finding")) == 0
 
 
 def test_carried_outputs_are_exact_where_the_answer_is_known():
-    """Outputs `2 sex + (1 + sex) w`: the carried one keeps w. Flows fitted on 4,000 rows: within .15 on average."""
+    """Outputs `2 sex + (1 + sex) w`: the carried one keeps w. Flows fitted on 4,000 rows: within
+    .25 on average, an eighth of what doing nothing is off by."""
     graph = tiny_scm().graph
     generator = torch.Generator().manual_seed(0)
     batch = {name: value for name, value in chest_batch(4000).items() if name != "image"}
@@ -154,9 +161,11 @@ def test_carried_outputs_are_exact_where_the_answer_is_known():
     other = {**batch, "sex": 1 - batch["sex"]}
     factual = torch.stack([torch.zeros(4000), outputs(batch["sex"])], dim=1)
     with torch.no_grad():
-        found = model.carry({"finding": factual}, batch, other)["finding"][:, 1]
-        same = model.carry({"finding": factual}, batch, batch)["finding"][:, 1]
-    assert (found - outputs(other["sex"])).abs().mean() < 0.15
+        found = model.carry({"finding": factual}, batch, other)[node]
+        same = model.carry({"finding": factual}, batch, batch)[node]
+    assert model.spread[0].item() == pytest.approx(2.5**0.5, rel=0.05)  # of (1 + sex) w, sexes even
+    nothing = (factual[:, 1] - outputs(other["sex"])).abs().mean()
+    assert (found - outputs(other["sex"])).abs().mean() < 0.25 < nothing / 7
     assert (same - factual[:, 1]).abs().max() < 1e-3  # nothing changed: the factual output itself
 
 
@@ -186,7 +195,7 @@ def test_a_step_runs_encoder_once_decoder_twice_and_trunk_once_a_set_of_images()
 
 def test_a_model_within_its_bound_is_never_pushed_up():
     """Above the bound the constraint's gradient pulls E down; below it, with no multiplier left, it is zero."""
-    for bound, pulled in ((0.0, True), (1000.0, False)):
+    for bound, pulled in ((0.0, True), (1e6, False)):
         objective = objective_of("hard", bound=bound).train()
         weight = objective(chest_batch(8), Draws(0))["image"]
         grads = torch.autograd.grad(weight.sum(), list(objective.parameters()), allow_unused=True)
@@ -200,7 +209,7 @@ def test_the_multiplier_falls_again_but_never_below_zero():
     objective = objective_of("hard", bound=0.0).train()
     objective(chest_batch(8), Draws(0))
     high = objective.multiplier.item()
-    objective.limit = 1000.0
+    objective.limit = 1e6
     objective(chest_batch(8), Draws(0))
     assert high > 0
     assert objective.multiplier.item() == 0
@@ -215,8 +224,8 @@ def test_validation_leaves_the_multiplier_alone():
 def test_intervened_only_looks_at_the_intervened_attribute_alone():
     objective, batch = objective_of("intervened_only", intervene=["sex"]), chest_batch(8)
     losses = objective(batch, Draws(0))
-    assert float(losses["sex"].sum()) > 0
-    assert all(float(losses[name].abs().sum()) == 0 for name in ("race", "age", "finding"))
+    assert float(losses["sex"].detach().sum()) > 0
+    assert all(float(losses[name].detach().abs().sum()) == 0 for name in ("race", "age", "finding"))
 
 
 def test_two_processes_draw_the_interventions_of_one():

@@ -79,7 +79,9 @@ def summarise(folders: Mapping[int, Path], out: Path) -> None:
     results = {
         "modes": {mode: describe(measured, bounds.get(mode, [])) for mode, measured in modes.items()},
         "evaluator": {key: over_seeds(modes["before"], key) for key in modes["before"][0] if "classifier/" in key},
-        "calibration": {key: over_seeds(modes["before"], key) for key in modes["before"][0] if "calibration/" in key},
+        "calibration": {
+            key: over_seeds(modes["before"], key) for key in modes["before"][0] if "calibration/" in key
+        },
         "seeds": len(folders),
         "steps": first.config.train.finetune.steps,
         "batch_size": first.config.train.finetune.batch_size,
@@ -115,10 +117,15 @@ def describe(measured: Sequence[Measured], finetuned: Sequence[Mapping[str, floa
         "exact_error": each("exact/model/{}/error", has_value),
         "alpha": {k: over_seeds(measured, f"exact/model/{k}/alpha/{k}") for k in causes},
         "alpha_off_target": student([float(np.nanmean(one)) for one in alphas]),
-        "matrix": {k: {a: over_seeds(measured, f"amplification/{k}/{a}") for a in causes if a != k} for k in causes},
+        "matrix": {
+            k: {a: over_seeds(measured, f"amplification/{k}/{a}") for a in causes if a != k} for k in causes
+        },
         "drift_beyond_exact": {
-            k: {a: student([_value(m, f"drift/{k}/{a}") - _value(m, f"drift_exact/{k}/{a}") for m in measured])
-                for a in causes if a != k}
+            k: {
+                a: student([_value(m, f"drift/{k}/{a}") - _value(m, f"drift_exact/{k}/{a}") for m in measured])
+                for a in causes
+                if a != k
+            }
             for k in causes
         },
         "realism": each("realism/{}"),
@@ -147,11 +154,7 @@ def _value(measured: Measured, key: str) -> float:
 def _as_metrics(measured: Sequence[Measured]) -> dict[tuple[str, ...], dict[str, Any]]:
     """The means over seeds as the figures take metrics."""
     shown = ("off_target", "overshoot", "amplification")
-    return {
-        tuple(key.split("/")): over_seeds(measured, key)
-        for key in measured[0]
-        if key.split("/")[0] in shown
-    }
+    return {tuple(key.split("/")): over_seeds(measured, key) for key in measured[0] if key.split("/")[0] in shown}
 
 
 if __name__ == "__main__":
