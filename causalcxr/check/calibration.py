@@ -24,7 +24,7 @@ __all__ = ["TOLERANCE", "Calibration", "integral_transform", "check_calibration"
 TOLERANCE = 0.02  # of a share: no fit is exact, and with enough rows any gap would be found
 THRESHOLDS = np.arange(1, 10) / 10
 FIFTHS = (0.2, 0.4, 0.6, 0.8)
-LEAST_EXPECTED = 10.0  # of the variance of a count, for its law to be near the normal
+LEAST_EXPECTED = 20.0  # of the variance of a count, for its law to be near the normal
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,11 @@ def _fifths(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _gaps(predicted: np.ndarray, observed: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of observed minus predicted `(k,)`, and its standard error about 0 with rows clustered by patient."""
+    """Mean of observed minus predicted `(k,)`, and its standard error if its expectation is 0.
+
+    The error is that of patients who are unlike each other, and no less than that of independent rows.
+    """
     differences = observed - predicted
     sums = np.stack([np.bincount(patients, weights=column) for column in differences.T], axis=1)
-    return differences.mean(axis=0), np.sqrt((sums**2).sum(axis=0)) / len(differences)
+    variance = np.maximum((sums**2).sum(axis=0), (predicted * (1 - predicted)).sum(axis=0))
+    return differences.mean(axis=0), np.sqrt(variance) / len(differences)

@@ -22,7 +22,7 @@ from causalcxr.graph import Graph
 
 __all__ = ["Independence", "check_independences"]
 
-SMALLEST = 1e-9  # share of a variance below which it counts as none
+SMALLEST = 1e-9  # share of a mean square below which it counts as none
 COLLINEAR = 1e-12  # eigenvalues of a Gram matrix below this share of the largest count as none
 
 
@@ -89,7 +89,7 @@ def _residuals(
 
 def _emptied(residuals: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Exactly zero where the regression explains all but rounding."""
-    explained = residuals.var(axis=0) <= SMALLEST * targets.var(axis=0)
+    explained = (residuals**2).mean(axis=0) <= SMALLEST * (targets**2).mean(axis=0)
     return np.where(explained, 0.0, residuals)
 
 
