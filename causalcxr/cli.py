@@ -89,7 +89,11 @@ def _graph(arguments: list[str]) -> int:
         "check", help="test what a graph claims against data; status 1 if they contradict it"
     )
     check.add_argument("graph", help="a shipped graph's name, or a YAML file")
-    check.add_argument("cohort", nargs="+", help="a CSV, the folder of a prepared cohort, or key=value as in train")
+    check.add_argument(
+        "cohort",
+        nargs="+",
+        help="a CSV or the folder of a prepared cohort, or neither; then key=value as in train",
+    )
     check.add_argument("--json", metavar="FILE", help="also write all that was tested as JSON")
     options = parser.parse_args(arguments)
     findings = check_graph(options.graph, options.cohort)

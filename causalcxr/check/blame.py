@@ -24,7 +24,7 @@ def missing_edges(contradicted: Sequence[Independence], test: Test, threshold: f
     for later in dict.fromkeys(one.claim.later for one in contradicted):
         suspects = [one.claim for one in sorted(contradicted, key=_strongest) if one.claim.later == later]
         chosen = _backward(_forward(suspects, test, threshold), test, threshold)
-        found |= dict.fromkeys(chosen, [])
+        found |= {claim: [] for claim in chosen}
         found[chosen[0]] = [claim for claim in suspects if claim not in chosen]
     return found
 

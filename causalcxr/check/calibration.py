@@ -1,8 +1,8 @@
 """Does a fitted mechanism describe rows that it hasn't seen? Predicted shares against observed ones, by group.
 
-A label has the probability that the mechanism gives it. A number has the probability integral transform: the share
-of the mechanism's law below it, uniform on [0, 1] if the mechanism is right, so that a tenth of the rows lies below
-.1 and nine tenths below .9 (Dawid 1984). Both must hold in every group of the parents, not only on average.
+A label has the probability that the mechanism gives it. A number has its probability integral transform, the
+share of the mechanism's law below it: uniform on [0, 1] if the mechanism is right, so that a tenth of the rows is
+below .1 and nine tenths below .9 (Dawid 1984). Both must hold in every group of the parents, not only on average.
 """
 
 import math
@@ -19,7 +19,7 @@ from causalcxr.mechanisms.base import Mechanism
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.values import Batch
 
-__all__ = ["TOLERANCE", "Calibration", "integral_transform", "check_calibration"]
+__all__ = ["TOLERANCE", "Calibration", "check_calibration", "integral_transform"]
 
 TOLERANCE = 0.02  # of a share: no fit is exact, and with enough rows any gap would be found
 THRESHOLDS = np.arange(1, 10) / 10

@@ -46,7 +46,10 @@ class Findings:
 
 
 def check_graph(graph: str, cohort: Sequence[str]) -> Findings:
-    """Open the cohort, fit the mechanisms on its split `train`, and test graph and fit. Raises: `open_attributes`."""
+    """Open the cohort, fit the mechanisms on its split `train`, and test the graph and the fit.
+
+    Raises what `open_attributes`, `fit_mechanisms` and `compare` raise.
+    """
     opened, config = open_attributes(graph, cohort)
     scm = fit_mechanisms(opened, config)
     return compare(scm, opened, len(opened.split("train")))

@@ -1,9 +1,8 @@
-"""The attributes of a cohort, without its images: from a table, a prepared folder, or the keys that train takes."""
+"""The attributes of a cohort without its images: from a table, a prepared folder, or the keys of the data."""
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,22 +28,21 @@ def open_attributes(graph: str, cohort: Sequence[str]) -> tuple[Cohort, Config]:
     """The attributes of `graph` in `cohort`, and the configuration with which to fit them.
 
     `cohort` is the folder of a prepared cohort, or a CSV with a column for each attribute (patient_id and split
-    are optional), or `key=value` arguments as `causalcxr train` takes them. Nothing is written.
+    are optional), or neither; then `key=value` arguments as `causalcxr train` takes them. Nothing is written.
     Raises DataError: no such table or column, no usable row, an empty split, too few patients, a constant column;
     and what a source raises. Raises ConfigError: an unknown key. Raises GraphError: no such graph.
     """
-    attributes = load_graph(graph).without_image()
-    path = expand(cohort[0])
-    if len(cohort) == 1 and path.is_dir():
-        source, rejected = _prepared(path)
-        config = load_config([])
-    elif len(cohort) == 1 and "=" not in cohort[0]:
-        source, rejected, config = _table(path), {}, load_config([])
-    else:
-        config, rejected = load_config(cohort), {}
-        config.data = replace(config.data, columns={k: v for k, v in config.data.columns.items() if k != "path"})
-        check_config(config.data)
+    attributes, rejected = load_graph(graph).without_image(), {}
+    named = "=" not in cohort[0]
+    config = load_config(cohort[1:] if named else cohort)
+    config.data.columns.pop("path", None)  # of the image
+    check_config(config.data)
+    if not named:
         source = READERS[config.data.source](config.data, attributes)
+    elif expand(cohort[0]).is_dir():
+        source, rejected = _prepared(expand(cohort[0]))
+    else:
+        source = _table(expand(cohort[0]))
     return _read(attributes, config.data, source, rejected), config
 
 
@@ -81,7 +79,7 @@ def _prepared(folder: Path) -> tuple[Source, dict[str, int]]:
 def _read(graph: Graph, config: DataConfig, source: Source, rejected_before: dict[str, int]) -> Cohort:
     rows, rejected = usable_rows(config, graph, source)
     check_splits(rows, rejected)
-    if (patients := rows["patient_id"].nunique()) < FEWEST_PATIENTS:
+    if (patients := len(set(rows["patient_id"]))) < FEWEST_PATIENTS:
         raise DataError(
             f"{source.where}: {len(rows):,} usable rows of {patients:,} patients are too few to test a graph on; "
             f"at least {FEWEST_PATIENTS} patients are needed"
@@ -106,6 +104,6 @@ def _refuse_constant(name: str, values: np.ndarray, where: str) -> None:
     if others < RARE:
         but = f"but {others} of " if others else ""
         raise DataError(
-            f"{where}: '{name}' is '{common}' in all {but}{len(values):,} rows, so nothing can be tested about it; "
-            f"at least {RARE} rows must differ: remove it from the graph or take other rows"
+            f"{where}: '{name}' is '{common}' in all {but}{len(values):,} rows, so nothing can be tested about "
+            f"it; at least {RARE} rows must differ: remove it from the graph or take other rows"
         )

@@ -1,4 +1,4 @@
-"""The mechanisms of the attributes, fitted as training fits them, to be compared with rows that they haven't seen."""
+"""The mechanisms of the attributes, fitted as training fits them, to be compared with rows they haven't seen."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

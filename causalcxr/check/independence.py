@@ -28,7 +28,7 @@ COLLINEAR = 1e-12  # eigenvalues of a Gram matrix below this share of the larges
 
 @dataclass(frozen=True)
 class Independence:
-    """A tested claim: chi-square `statistic` on `degrees` of freedom, its p-value, and how strong the dependence is.
+    """A tested claim: chi-square `statistic` on `degrees` of freedom, its p-value, and the dependence's strength.
 
     `strength` is the largest correlation of a function of one with a function of the other, after regression.
     """
@@ -107,9 +107,7 @@ def _test(claim: Claim, first: np.ndarray, second: np.ndarray, patients: np.ndar
     kept = values > COLLINEAR * values.max()
     statistic = float(((total @ vectors[:, kept]) ** 2 / values[kept]).sum())
     degrees = int(kept.sum())
-    return Independence(
-        claim, statistic, degrees, chi_square_tail(statistic, degrees), float(np.abs(total).max())
-    )
+    return Independence(claim, statistic, degrees, chi_square_tail(statistic, degrees), float(np.abs(total).max()))
 
 
 def _by_patient(values: np.ndarray, patients: np.ndarray) -> np.ndarray:

@@ -30,7 +30,9 @@ def as_text(findings: Findings) -> str:
     """Everything tested as two tables, then what it means in words."""
     parts = [_heading(findings), _table(*_independences(findings)), _table(*_mechanisms(findings))]
     said = complaints(findings)
-    verdict = said or [f"The data contradict nothing that the graph says (level {LEVEL:g}, {findings.tests} tests)."]
+    verdict = said or [
+        f"The data contradict nothing that the graph says (level {LEVEL:g}, {findings.tests} tests)."
+    ]
     return "\n\n".join([part for part in parts if part] + ["\n".join([*verdict, *notes(findings)])])
 
 
@@ -41,7 +43,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "graph": cohort.graph.name,
         "source": cohort.source,
         "rows": len(cohort.manifest),
-        "patients": int(cohort.manifest["patient_id"].nunique()),
+        "patients": len(set(cohort.manifest["patient_id"])),
         "rejected": cohort.rejected,
         "level": LEVEL,
         "tests": findings.tests,
@@ -58,8 +60,8 @@ def as_json(findings: Findings) -> dict[str, Any]:
 
 def _heading(findings: Findings) -> str:
     cohort = findings.cohort
+    patients = len(set(cohort.manifest["patient_id"]))
     rejected = ", ".join(f"{reason} {n:,}" for reason, n in cohort.rejected.items()) or "none"
-    patients = cohort.manifest["patient_id"].nunique()
     rows = f"{len(cohort.manifest):,} rows of {patients:,} patients (rejected: {rejected})"
     return f"graph '{cohort.graph.name}' on {rows}"
 

@@ -103,7 +103,9 @@ def test_a_gap_within_the_tolerance_is_none():
     bent.mechanism("sex").conditioner.bias[1] += wanted - now
     assert check_calibration(bent, "sex", held_out, KNOWN, tolerance=0.0).p < 1e-6
     fit = check_calibration(bent, "sex", held_out, KNOWN)
-    assert fit.p == 1.0 and fit.predicted - fit.observed == pytest.approx(0.015, abs=0.006)  # three standard errors
+    assert fit.p == 1.0 and fit.predicted - fit.observed == pytest.approx(
+        0.015, abs=0.006
+    )  # three standard errors
 
 
 def test_rows_of_one_patient_and_few_training_rows_widen_the_error():

@@ -13,7 +13,9 @@ from tests.check.worlds import draw, world
 NUMBER = {"kind": "continuous", "range": [-1000, 1000]}
 BINARY = {"kind": "binary", "labels": ["no", "yes"]}
 MANY = {"kind": "categorical", "labels": [str(i) for i in range(120)]}
-PLAIN = graph_from_dict({"variables": {"x": NUMBER, "y": NUMBER, "z": NUMBER, "w": NUMBER, "b": BINARY, "m": MANY, "k": MANY}})
+PLAIN = graph_from_dict(
+    {"variables": {"x": NUMBER, "y": NUMBER, "z": NUMBER, "w": NUMBER, "b": BINARY, "m": MANY, "k": MANY}}
+)
 REPEATS = 200
 # Of 200 repeats, 5 % of which complain: a binomial count outside this range comes by in .8 % of cases. Seeds are
 # fixed, so that a test which passes passes always.
@@ -132,7 +134,9 @@ def test_too_few_rows_is_one_line():
 def test_too_many_labels_is_one_line():
     random = np.random.default_rng(0)
     n = 20_000
-    columns = {name: random.normal(size=n) for name in "xy"} | {name: random.integers(120, size=n) for name in "mk"}
+    columns = {name: random.normal(size=n) for name in "xy"} | {
+        name: random.integers(120, size=n) for name in "mk"
+    }
     assert result_of(given=("m",), **columns).degrees == 9
     columns |= {"z": random.normal(size=n)}
     with pytest.raises(DataError, match="conditioning on m, k, z takes 251 columns, more than 250; join labels"):
