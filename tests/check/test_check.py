@@ -14,7 +14,7 @@ from causalcxr.graph import load_graph
 from tests.check.worlds import draw, world
 
 ROWS = 3000
-QUICK = ["train.device=cpu", "train.attributes.steps=300"]
+QUICK = ["train.device=cpu", "train.attributes.steps=300", "train.attributes.learning_rate=0.02"]
 
 
 @pytest.fixture
