@@ -1,5 +1,6 @@
 """Which missing edges account for the independences that the data contradict."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -30,7 +31,7 @@ def missing_edges(contradicted: Sequence[Independence], test: Test, threshold: f
 
 
 def _strongest(tested: Independence) -> tuple[float, float]:
-    return tested.p, -tested.statistic  # p can be 0 in floating point
+    return tested.p, -tested.statistic  # of two strong dependences p is 0 in floating point
 
 
 def _forward(suspects: Sequence[Claim], test: Test, threshold: float) -> list[Claim]:
@@ -39,23 +40,22 @@ def _forward(suspects: Sequence[Claim], test: Test, threshold: float) -> list[Cl
     while left:
         chosen.append(left[0])
         retested = {claim: _given_also(claim, chosen, test) for claim in left[1:]}
-        left = [claim for claim, tested in retested.items() if tested is None or tested.p <= threshold]
-        left.sort(key=lambda claim: _strongest(retested[claim] or Independence(claim, 0.0, 0, 1.0, 0.0)))
+        dependent = [claim for claim, tested in retested.items() if tested.p <= threshold]
+        left = sorted(dependent, key=lambda claim: _strongest(retested[claim]))
     return chosen
 
 
 def _backward(chosen: list[Claim], test: Test, threshold: float) -> list[Claim]:
     for claim in list(chosen):
         others = [other for other in chosen if other != claim]
-        tested = _given_also(claim, others, test) if others else None
-        if tested is not None and tested.p > threshold:
+        if others and _given_also(claim, others, test).p > threshold:
             chosen = others
     return chosen
 
 
-def _given_also(claim: Claim, parents: Sequence[Claim], test: Test) -> Independence | None:
-    """The claim with more parents of its later variable; None where the rows don't suffice to test it."""
+def _given_also(claim: Claim, parents: Sequence[Claim], test: Test) -> Independence:
+    """The claim with more parents of its later variable; where rows are too few to test it, it stays refuted."""
     more = tuple(parent.earlier for parent in parents)
     with suppress(DataError):
         return test(Claim(claim.earlier, claim.later, (*claim.given, *more)))
-    return None
+    return Independence(claim, math.inf, 0, 0.0, math.nan)

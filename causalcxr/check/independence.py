@@ -47,7 +47,6 @@ def check_independences(
     """Test every claim on the rows of `attributes`, `(N,)` each; rows of one patient may depend on each other.
 
     `patients` `(N,)` numbers them from 0: the products are summed by patient before their covariance is taken.
-
     Raises DataError: too few rows to condition on what a claim is given.
     """
     tested: dict[Claim, Independence] = {}

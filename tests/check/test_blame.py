@@ -7,8 +7,9 @@ import pytest
 
 from causalcxr.check.blame import missing_edges
 from causalcxr.check.check import LEVEL, holm
-from causalcxr.check.claims import implied_independences
-from causalcxr.check.independence import check_independences
+from causalcxr.check.claims import Claim, implied_independences
+from causalcxr.check.independence import Independence, check_independences
+from causalcxr.errors import DataError
 from tests.check.worlds import EDGES, draw, world
 
 ROWS = 3000
@@ -45,3 +46,19 @@ def test_the_end_of_a_cut_chain_is_accounted_for():
 def test_two_edges_into_one_variable_are_both_named():
     found, _ = blamed(world(("race", "finding"), ("age", "finding")), draw(ROWS, 0))
     assert set(found) == {("race", "finding"), ("age", "finding")}
+
+
+def test_where_a_claim_cannot_be_tested_again_it_stands():
+    contradicted = [Independence(Claim(earlier, "c", ()), 50.0, 1, 1e-12, 0.5) for earlier in ("a", "b")]
+
+    def too_few_rows(claim: Claim) -> Independence:
+        raise DataError("too few rows")
+
+    found = missing_edges(contradicted, too_few_rows, 0.01)
+    assert found == {Claim("a", "c", ()): [], Claim("b", "c", ()): []}
+
+
+def test_of_two_copies_one_is_blamed():
+    contradicted = [Independence(Claim(earlier, "c", ()), 50.0, 1, 1e-12, 0.5) for earlier in ("a", "b")]
+    found = missing_edges(contradicted, lambda claim: Independence(claim, 0.0, 0, 1.0, 0.0), 0.01)
+    assert found == {Claim("a", "c", ()): [Claim("b", "c", ())]}
