@@ -1,10 +1,11 @@
-"""The command line: train, evaluate, counterfactual, simulate."""
+"""The command line: train, evaluate, counterfactual, graph, simulate."""
 
 import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from causalcxr.errors import CausalCXRError, ConfigError, nearest
@@ -16,13 +17,17 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr train preset=quickstart run=runs/demo      train a model (run it again to go on after a kill)
   causalcxr evaluate run=runs/demo                     metrics.json and report.html of a trained model
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
+  causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
 
 train and evaluate take key=value arguments; see docs/architecture.md for the keys."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 an error that the user can mend, 130 interrupted."""
+    """Run one command; returns the exit status.
+
+    0 done, 1 the data contradict the graph that is checked, 2 an error that the user can mend, 130 interrupted.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _set_up_logging()
     try:
@@ -32,14 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, rest = arguments[0], arguments[1:]
         if name not in COMMANDS:
             raise ConfigError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
-        COMMANDS[name](rest)
+        return COMMANDS[name](rest) or 0
     except CausalCXRError as error:
         sys.stderr.write(f"causalcxr: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("causalcxr: interrupted; the same command goes on from the last checkpoint\n")
         return 130
-    return 0
 
 
 def _train(arguments: list[str]) -> None:
@@ -75,6 +79,30 @@ def _counterfactual(arguments: list[str]) -> None:
     _say(f"wrote {picture} and {numbers}")
 
 
+def _graph(arguments: list[str]) -> int:
+    from causalcxr.check.check import check_graph
+    from causalcxr.check.words import as_json, as_text
+    from causalcxr.files import write_json
+
+    parser = _Parser("causalcxr graph")
+    check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "check", help="test what a graph claims against data; status 1 if they contradict it"
+    )
+    check.add_argument("graph", help="a shipped graph's name, or a YAML file")
+    check.add_argument(
+        "cohort",
+        nargs="+",
+        help="a CSV or the folder of a prepared cohort, or neither; then key=value as in train",
+    )
+    check.add_argument("--json", metavar="FILE", help="also write all that was tested as JSON")
+    options = parser.parse_args(arguments)
+    findings = check_graph(options.graph, options.cohort)
+    if options.json:
+        write_json(Path(options.json), as_json(findings))
+    _say(as_text(findings))
+    return int(findings.contradicted)
+
+
 def _simulate(arguments: list[str]) -> None:
     from causalcxr.simulate import simulate
 
@@ -89,10 +117,11 @@ def _simulate(arguments: list[str]) -> None:
     _say(f"wrote {options.n} X-rays to {folder}")
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "counterfactual": _counterfactual,
+    "graph": _graph,
     "simulate": _simulate,
 }
 

@@ -100,6 +100,10 @@ class Graph:
                 found.add(variable.name)
         return frozenset(found)
 
+    def without_image(self) -> "Graph":
+        """The graph of the attributes alone; they have no cause outside it."""
+        return Graph(self.name, {name: self.variables[name] for name in self.attributes}, self.description)
+
     def to_dict(self) -> dict[str, Any]:
         """The plain form that `graph_from_dict` reads, as stored with a run."""
         return {"name": self.name, "description": self.description} | {

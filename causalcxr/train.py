@@ -18,7 +18,7 @@ from causalcxr.files import load_tensors, write_atomically
 from causalcxr.runs import Run, plan_run, versions
 from causalcxr.stages import STAGE_RUNNERS, Sitting
 
-__all__ = ["train"]
+__all__ = ["launch", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def train(config: Config) -> Path:
 
     The same call on a killed run goes on and, on a CPU, ends in the same weights bit for bit.
     """
-    fabric = _launch(config.train)
+    fabric = launch(config.train)
     begun = time.perf_counter()
     run = plan_run(config)
     with fabric.rank_zero_first():
@@ -64,7 +64,8 @@ def _run_stages(run: Run, cohort: Cohort, fabric: Fabric) -> None:
         fabric.barrier()
 
 
-def _launch(config: TrainConfig) -> Fabric:
+def launch(config: TrainConfig) -> Fabric:
+    """Devices, precision and threads as configured. Raises ConfigError: a GPU is asked for and none is there."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is 'cuda' but no GPU is to be seen; set train.device=cpu")
     gpu = config.device != "cpu" and torch.cuda.is_available()

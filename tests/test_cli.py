@@ -23,7 +23,9 @@ PATIENT = ["--with", "sex=female", "race=asian", "age=63", "finding=No Finding"]
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"causalcxr {name}" in text for name in ("train", "evaluate", "counterfactual", "simulate"))
+    assert all(
+        f"causalcxr {name}" in text for name in ("train", "evaluate", "counterfactual", "graph check", "simulate")
+    )
 
 
 def test_simulate_writes_a_folder_that_can_be_trained_on(tmp_path):

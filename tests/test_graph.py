@@ -10,7 +10,7 @@ BINARY = {"kind": "binary", "labels": ["no", "yes"]}
 
 
 def test_shipped_graphs_declare_the_papers_edges():
-    assert set(shipped_graphs()) == {"chest", "chest_without_race", "morphomnist"}
+    assert set(shipped_graphs()) == {"chest", "chest_without_race", "morphomnist", "nih"}
     chest = load_graph("chest")
     assert {name: set(v.parents) for name, v in chest.variables.items()} == {
         "sex": set(),
@@ -21,6 +21,14 @@ def test_shipped_graphs_declare_the_papers_edges():
     }
     assert len(chest["race"].labels) == 3
     assert load_graph("morphomnist")["intensity"].parents == ("thickness",)
+    assert load_graph("nih").image is None
+
+
+def test_without_the_image_the_attributes_are_left():
+    chest, attributes = load_graph("chest"), load_graph("chest").without_image()
+    assert (attributes.image, attributes.attributes) == (None, chest.attributes)
+    assert all(attributes[name] == chest[name] for name in chest.attributes)
+    assert load_graph("nih").without_image() == load_graph("nih")
 
 
 def test_descendants_follow_the_edges():

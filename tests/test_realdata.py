@@ -1,7 +1,10 @@
-"""The shipped presets on the real data: Morpho-MNIST against its exact answer, real films from JPEG to report."""
+"""The shipped presets on the real data: Morpho-MNIST against its exact answer, the NIH table, real films."""
 
+import gzip
 import json
 import os
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ import torch
 
 import causalcxr
 from causalcxr.cli import main
+from causalcxr.config import load_config
 from causalcxr.data.cohort import open_cohort
+from causalcxr.graph import load_graph
 from causalcxr.metrics.interventions import draw_other_values
 from causalcxr.runs import open_run
 
@@ -36,6 +41,63 @@ def test_do_thickness_moves_intensity_to_its_exact_answer(tmp_path):
     exact = 64 + 191 * torch.sigmoid(logit + 2 * (drawn - a["thickness"]).double())
     assert (exact - a["intensity"]).abs().mean() > 40  # what doing nothing would cost
     assert (answer - exact).abs().mean() < 2  # of 255, on all 10,000 test rows; .2 after the preset's 2,000 steps
+
+
+def test_the_attributes_of_the_nih_table_are_fitted_well(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", "preset=nih", f"run={folder}", f"data.cache={tmp_path}/cache", "train.device=cpu"]) == 0
+    run = open_run(folder)
+    assert sum(run.provenance["seconds"].values()) < 120
+    cohort = open_cohort(run.config.data, run.graph)
+    assert len(cohort.manifest) == 112_120 and cohort.rejected == {}
+    real = cohort.split("test").attributes
+    drawn = causalcxr.load(folder).sample(200_000, seed=0)
+    # Ages of the 6,161 test patients: a decile's standard error is half a year in the middle, one at the ends.
+    deciles = torch.arange(0.1, 0.95, 0.1, dtype=torch.float64)
+    gaps = drawn["age"].double().quantile(deciles) - real["age"].double().quantile(deciles)
+    assert gaps.abs().max() < 2
+    edges = torch.tensor([0.0, 20, 30, 40, 50, 60, 70, 101])
+    for low, high in pairwise(edges):
+        shares = {
+            name: [
+                float(values[name][(values["age"] >= low) & (values["age"] < high)].double().mean())
+                for values in (drawn, real)
+            ]
+            for name in ("finding", "view")
+        }
+        # A band's rows are of about 900 patients with several films each: standard errors of one to three points.
+        assert all(abs(model - data) < 0.06 for model, data in shares.values()), (low, shares)
+
+
+def test_ages_that_cannot_be_are_rejected_and_counted(tmp_path):
+    table = gzip.decompress(Path(os.environ["CAUSALCXR_DATA"], "real-cxr", "nih_attributes.csv.gz").read_bytes())
+    lines = table.decode().splitlines()[:301]
+    for i, age in [(5, "413"), (9, "155"), (11, "058Y")]:
+        cells = lines[i].split(",")
+        lines[i] = ",".join([*cells[:3], age, *cells[4:]])
+    (tmp_path / "nih.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    config = load_config(
+        ["preset=nih", f"data.root={tmp_path}", "data.table=nih.csv.gz", f"data.cache={tmp_path}"]
+    )
+    cohort = open_cohort(config.data, load_graph("nih"))
+    assert cohort.rejected == {"out of range": 2, "not a number": 1} and len(cohort.manifest) == 297
+
+
+def test_the_page_tells_what_the_nih_table_says_of_two_graphs(tmp_path, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "graph-check.md").read_text("utf-8")
+    first, found = tmp_path / "first.yaml", tmp_path / "found.json"
+    first.write_text(re.findall(r"```yaml\n(.*?)```", page, re.S)[0])
+    fit = ["preset=nih", "train.device=cpu", "train.attributes.steps=1000", "--json", str(found)]
+    assert main(["graph", "check", str(first), *fit]) == 1
+    said = json.loads(found.read_text())
+    assert (said["rows"], said["patients"], said["rejected"]) == (112_120, 30_805, {})
+    assert said["missing_edges"] == [["sex", "age"], ["sex", "view"]]
+    assert said["unsupported_edges"] == [["sex", "finding"]]
+    assert all(sentence in page for sentence in [*said["complaints"], *said["notes"]])
+    capsys.readouterr()
+    assert main(["graph", "check", "nih", *fit]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "The data contradict nothing" in said and said in page
 
 
 def test_real_films_from_jpeg_to_report(tmp_path):

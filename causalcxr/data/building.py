@@ -26,7 +26,7 @@ from causalcxr.data.table import SPLITS, Rejected, usable_rows
 from causalcxr.errors import DataError
 from causalcxr.graph import Graph
 
-__all__ = ["FORMAT", "build", "content_hash", "count_by_reason", "describe_variables"]
+__all__ = ["FORMAT", "build", "check_splits", "content_hash", "count_by_reason", "describe_variables"]
 
 FORMAT = 1  # raise it when the same source would give other content
 CHUNK = 32  # rows decoded by one worker at a time, and rendered as one batch; the content must not depend on it
@@ -39,7 +39,7 @@ def build(folder: Path, config: DataConfig, graph: Graph, source: Source) -> dic
     Raises DataError: no usable row, an empty split, or an error of the table. Raises OSError: disk full.
     """
     rows, rejected = usable_rows(config, graph, source)
-    _check_splits(rows, rejected)
+    check_splits(rows, rejected)
     if graph.image:
         shape = (graph[graph.image].channels, config.size, config.size)
         unusable = _write_images(folder / "images.npy", rows, source, shape, config.workers or os.cpu_count() or 1)
@@ -47,7 +47,7 @@ def build(folder: Path, config: DataConfig, graph: Graph, source: Source) -> dic
         rejected += [Rejected(table_rows[i], paths[i], *problem) for i, problem in unusable.items()]
         rejected.sort()
         rows = rows.drop(index=list(unusable))
-        _check_splits(rows, rejected)
+        check_splits(rows, rejected)
     rows.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
     listed = pd.DataFrame(rejected, columns=list(Rejected._fields))
     listed.to_csv(folder / "rejected.csv", index=False, lineterminator="\n")
@@ -93,7 +93,8 @@ def count_by_reason(rejected: list[Rejected]) -> dict[str, int]:
     return dict(Counter(row.reason for row in rejected).most_common())
 
 
-def _check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
+def check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
+    """Raise DataError where no row can be used, or a split has none."""
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items()) or "nothing rejected"
     if rows.empty:
         first = f"; the first: {rejected[0].detail}" if rejected else ""

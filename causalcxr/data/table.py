@@ -1,6 +1,7 @@
 """A source's table to rows that can be used: columns found, labels and numbers read, splits assigned."""
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -32,12 +33,15 @@ class Rejected(NamedTuple):
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV as text, nothing guessed. Raises DataError: missing, not a CSV, empty, or a column named twice."""
+    """A CSV, or one compressed as `.csv.gz`, as text, nothing guessed.
+
+    Raises DataError: missing, not a CSV, cut short, empty, or a column named twice.
+    """
     try:
         cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"no table '{path}'; set data.root and data.table") from None
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+    except (OSError, ValueError, EOFError, zlib.error) as error:  # pandas' own errors are ValueErrors
         raise DataError(f"table '{path}' can't be read as CSV: {' '.join(str(error).split())}") from None
     header = [str(name).strip() for name in cells.iloc[0]]
     for name in header:

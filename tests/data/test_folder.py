@@ -1,6 +1,7 @@
 """A folder of images with a table: which rows are used, which are rejected and why, and what is an error."""
 
 import dataclasses
+import gzip
 from io import BytesIO
 from pathlib import Path
 
@@ -131,6 +132,33 @@ def test_labels_of_a_table_map_to_those_of_the_graph(make_folder, rows, chest):
     cohort = open_cohort(make_folder(rows, labels=LABELS), chest)
     assert cohort.split("train").attributes["finding"].tolist() == [1, 0, 1]
     assert cohort.rejected == {"ambiguous": 1, "other value": 1, "blank value": 1}
+
+
+def test_a_compressed_table_is_read_like_a_plain_one(make_folder, rows, chest):
+    rows[1]["age"] = "413"
+    config = make_folder(rows)
+    plain = open_cohort(config, chest)
+    table = Path(config.root, "metadata.csv")
+    Path(config.root, "table.csv.gz").write_bytes(gzip.compress(table.read_bytes()))
+    table.unlink()
+    config.table = "table.csv.gz"
+    cohort = open_cohort(config, chest)
+    assert cohort.rejected == plain.rejected == {"out of range": 1}
+    assert read_rejected(cohort)["detail"].tolist() == ["age: 413 is not in [0, 100] years"]
+    assert cohort.folder != plain.folder and cohort.data_hash == plain.data_hash
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda whole: whole[:-40], lambda whole: whole[:20] + bytes(20), lambda _: b"x"]
+)
+def test_a_compressed_table_that_is_not_whole_is_refused(make_folder, rows, chest, broken):
+    config = make_folder(rows)
+    whole = gzip.compress(Path(config.root, "metadata.csv").read_bytes())
+    Path(config.root, "table.csv.gz").write_bytes(broken(whole))
+    config.table = "table.csv.gz"
+    with pytest.raises(DataError, match=r"table '.*table\.csv\.gz' can't be read as CSV: .") as caught:
+        open_cohort(config, chest)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_a_separator_a_cell_is_one_value(make_folder, rows, chest):
