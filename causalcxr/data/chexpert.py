@@ -1,6 +1,7 @@
 """CheXpert, full or small, its people described by the demographics that are published apart."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -101,9 +102,9 @@ def _reject_other_views(unusable: dict[int, Unusable], columns: dict[str, pd.Ser
     if not config.views:
         return
     side, view = columns["Frontal/Lateral"], columns["AP/PA"]
-    reject(unusable, side != "Frontal", "other view", "view: '" + side + "'")
+    reject(unusable, side != "Frontal", "other view", "view: '{}'", side)
     other = columns["projected"] & ~view.isin(config.views)  # the test table may not have the column
-    reject(unusable, other, "other view", "view: '" + view + "' is not in data.views")
+    reject(unusable, other, "other view", "view: '{}' is not in data.views", view)
 
 
 def _with_demographics(
@@ -112,7 +113,7 @@ def _with_demographics(
     """Race and ethnicity, and sex and age where the images' tables have none."""
     recorded = _read_demographics(path)
     rows = rows_of(cells(recorded, "PATIENT", path), patients, path)
-    reject(unusable, rows < 0, "no record", "patient '" + patients + f"' is not in '{path.name}'")
+    reject(unusable, rows < 0, "no record", "patient '{}' is not in the demographics", patients)
     names = {"sex": "GENDER", "age": "AGE_AT_CXR", "race": "PRIMARY_RACE", "ethnicity": "ETHNICITY"}
     found = {ours: cells(recorded, name, path).iloc[rows].reset_index(drop=True) for ours, name in names.items()}
     filled = {name: known.where(known != "", found[name]) for name, known in people.items()}
@@ -133,5 +134,5 @@ def _read_demographics(path: Path) -> pd.DataFrame:
         raise DataError(
             f"'{path}' needs openpyxl: pip install 'causalcxr[cxr]', or save the sheet as CSV"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"table '{path}' can't be read as XLSX: {' '.join(str(error).split())}") from None

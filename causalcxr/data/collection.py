@@ -62,13 +62,15 @@ class Collection:
         channels = channels_of(graph)
         if not channels:
             return Source(where, about, key, lambda: self.table, lambda rows: [], lambda: self.unusable)
-        files = [self.root / path for path in self.table["path"]]
-        key["files"] = fingerprint(file for row, file in enumerate(files) if row not in self.unusable)
-        bits = self.bits or [16] * len(files)
-        inverted = self.inverted or [False] * len(files)
+        paths = self.table["path"].tolist()
+        key["files"] = fingerprint(self.root / path for row, path in enumerate(paths) if row not in self.unusable)
+        bits = self.bits or [16] * len(paths)
+        inverted = self.inverted or [False] * len(paths)
 
         def pixels(rows: Sequence[int]) -> list[np.ndarray | Unusable]:
-            return [read_image(files[row], config.size, channels, bits[row], inverted[row]) for row in rows]
+            return [
+                read_image(self.root / paths[row], config.size, channels, bits[row], inverted[row]) for row in rows
+            ]
 
         return Source(where, about, key, lambda: self.table, pixels, lambda: self.unusable)
 
@@ -114,17 +116,21 @@ def rows_of(keys: pd.Series, wanted: pd.Series, path: Path) -> np.ndarray:
     return index.get_indexer(pd.Index(wanted))
 
 
-def reject(unusable: dict[int, Unusable], mask: Any, reason: str, details: pd.Series | str) -> None:
-    """Reject the rows of a boolean mask, unless they are rejected already: the first reason counts."""
-    for row in np.flatnonzero(np.asarray(mask)).tolist():
+def reject(unusable: dict[int, Unusable], mask: Any, reason: str, detail: str, said: pd.Series) -> None:
+    """Reject the rows of a boolean mask, unless they are rejected already: the first reason counts.
+
+    `{}` in the detail is filled with what is said of the row.
+    """
+    rows = np.flatnonzero(np.asarray(mask, dtype=bool))
+    for row, what in zip(rows.tolist(), said.iloc[rows].tolist(), strict=True):
         if row not in unusable:
-            unusable[row] = Unusable(reason, details if isinstance(details, str) else details.iat[row])
+            unusable[row] = Unusable(reason, detail.format(what))
 
 
 def reject_views(unusable: dict[int, Unusable], views: pd.Series, config: DataConfig) -> None:
     """Reject the projections that `data.views` doesn't list; an empty list keeps all."""
     if config.views:
-        reject(unusable, ~views.isin(config.views), "other view", "view: '" + views + "' is not in data.views")
+        reject(unusable, ~views.isin(config.views), "other view", "view: '{}' is not in data.views", views)
 
 
 def attribute_read_from(column: str, config: DataConfig, graph: Graph) -> Variable | None:

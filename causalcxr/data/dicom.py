@@ -105,7 +105,7 @@ def _join(
     if key is None:
         raise DataError(f"table '{extra}' has none of the columns {', '.join(KEYS)} to join it by")
     rows = rows_of(cells(joined, key, extra), tags[key], extra)
-    reject(unusable, rows < 0, "no record", f"{key} '" + tags[key] + f"' is not in '{extra.name}'")
+    reject(unusable, rows < 0, "no record", f"{key} '{{}}' is not in the CSV", tags[key])
     others = [name for name in joined.columns if name not in KEYS]
     return {name: cells(joined, name, extra).iloc[rows].reset_index(drop=True) for name in others}
 

@@ -29,6 +29,7 @@ __all__ = ["mimic_source"]
 NAME = "MIMIC-CXR-JPG"
 FILE = "mimic-cxr-2.0.0-{}.csv"
 LABELERS = (FILE.format("chexpert"), FILE.format("negbio"))
+NO_RECORD = "subject '{}' is not in MIMIC-IV"
 RACE_COLUMNS = ("race", "ethnicity")  # from MIMIC-IV 2.0 on, and before
 
 
@@ -72,7 +73,7 @@ def _sex_and_age(
     read.append(path)
     patients = read_table(path)
     rows = rows_of(cells(patients, "subject_id", path), subjects, path)
-    reject(unusable, rows < 0, "no record", "subject '" + subjects + f"' is not in '{path.name}' of MIMIC-IV")
+    reject(unusable, rows < 0, "no record", NO_RECORD, subjects)
     people = patients.iloc[rows].reset_index(drop=True)
     age = numbers(cells(people, "anchor_age", path)) + numbers(dates.str[:4])
     age -= numbers(cells(people, "anchor_year", path))
@@ -89,13 +90,8 @@ def _race(root: Path, subjects: pd.Series, read: list[Path], unusable: dict[int,
     people = cells(admissions, "subject_id", path)
     agreed, differing = one_race_each(people, cells(admissions, column, path))
     entries = subjects.map(differing)
-    reject(unusable, entries.notna(), "conflicting race", "race: recorded as " + entries)
-    reject(
-        unusable,
-        ~subjects.isin(people),
-        "no record",
-        "subject '" + subjects + f"' is not in '{path.name}' of MIMIC-IV",
-    )
+    reject(unusable, entries.notna(), "conflicting race", "race: recorded as {}", entries)
+    reject(unusable, ~subjects.isin(people), "no record", NO_RECORD, subjects)
     return subjects.map(agreed).fillna("")
 
 
@@ -112,7 +108,7 @@ def _finding(
     labels = read_table(path)
     said = marks({finding: cells(labels, finding, path) for finding in CHEXPERT_FINDINGS}, f"table '{path}'")
     rows = rows_of(cells(labels, "study_id", path), studies, path)
-    reject(unusable, rows < 0, "no label", "study '" + studies + f"' is not in '{path.name}'")
+    reject(unusable, rows < 0, "no label", "study '{}' has no row in the table of labels", studies)
     of_images = Statements(said.which[rows], said.distinct)
     return label_findings(unusable, of_images, CHEXPERT_FINDINGS, config, graph, NAME)
 

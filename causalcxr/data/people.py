@@ -33,7 +33,7 @@ def one_race_each(people: pd.Series, recorded: pd.Series) -> tuple[pd.Series, pd
     """
     one: dict[str, str] = {}
     several: dict[str, str] = {}
-    for person, kind in sorted(set(zip(people, race(recorded), strict=True))):
+    for person, kind in sorted(set(zip(people.tolist(), race(recorded).tolist(), strict=True))):
         if kind and person in one:
             several[person] = f"{several.get(person, one[person])} and {kind}"
         elif kind:

@@ -133,7 +133,7 @@ def _fixed_columns(
 
 
 def _text(table: pd.DataFrame, column: str) -> list[str]:
-    return [cell.strip() for cell in table[column]]
+    return [cell.strip() for cell in table[column].tolist()]
 
 
 def _read_column(cells: list[str], read: Callable[[str], Any]) -> list[Any]:
