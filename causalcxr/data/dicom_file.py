@@ -4,6 +4,7 @@ The way to the screen is the standard's (PS3.3 C.11): stored values, modality LU
 inversion of MONOCHROME1. The result is scaled by the range that the header gives, never by the image's own.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ __all__ = ["TAGS", "read_dicom", "read_tags", "shown_levels"]
 
 TAGS = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "StudyDate", "SOPInstanceUID")
 GREY = ("MONOCHROME1", "MONOCHROME2")
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what is broken is counted; no traceback is needed
 
 
 def read_tags(path: Path) -> dict[str, str] | Unusable:

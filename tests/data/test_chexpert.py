@@ -13,11 +13,12 @@ from causalcxr.graph import load_graph
 
 EFFUSION, HEALTHY = {"Pleural Effusion": "1.0"}, {"No Finding": "1.0"}
 NEGATIVE = dict.fromkeys(CHEXPERT_FINDINGS, "0.0")  # radiologists leave no blanks
+UNCERTAIN = {"Pleural Effusion": "-1.0"}
 IMAGES = [  # table, file, sex, age, AP/PA, labels, what becomes of it
     ("train", "patient00001/study1/view1_frontal.jpg", "Female", 68, "AP", EFFUSION, "kept"),
     ("train", "patient00001/study1/view2_lateral.jpg", "Female", 68, "", EFFUSION, "other view"),
     ("train", "patient00002/study1/view1_frontal.jpg", "Male", 87, "PA", HEALTHY, "kept"),
-    ("train", "patient00002/study2/view1_frontal.jpg", "Male", 88, "AP", {"Pleural Effusion": "-1.0"}, "uncertain finding"),
+    ("train", "patient00002/study2/view1_frontal.jpg", "Male", 88, "AP", UNCERTAIN, "uncertain finding"),
     ("train", "patient00003/study1/view1_frontal.jpg", "Male", 41, "AP", {"Edema": "-1.0"}, "other finding"),
     ("train", "patient00004/study1/view1_frontal.jpg", "Female", 20, "PA", HEALTHY, "other value"),  # race unknown
     ("train", "patient00005/study1/view1_frontal.jpg", "Unknown", 33, "PA", HEALTHY, "other value"),  # sex unknown

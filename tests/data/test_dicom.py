@@ -20,19 +20,19 @@ from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: E402
 from pydicom.uid import (  # noqa: E402
+    MPEG2MPML,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
-    MPEG2MPML,
     RLELossless,
     generate_uid,
 )
 
 from causalcxr.data.dicom_file import read_dicom, read_tags, shown_levels  # noqa: E402
 
-SIDE = 16
+SIDE = 64  # the smallest that JPEG 2000 is happy with
 ROUNDING = 0.5 + 1e-3  # of a level: what is stored is the nearest whole one of float32 levels
 
 
@@ -63,7 +63,8 @@ def write(file: Dataset, path: Path) -> Path:
 
 def expected(file: Dataset, low: float, high: float) -> np.ndarray:
     """pydicom's own pipeline, its range `low` to `high` brought to 0..255."""
-    return (apply_voi_lut(apply_modality_lut(file.pixel_array, file), file) - low) / (high - low) * 255
+    shown = apply_voi_lut(apply_modality_lut(file.pixel_array, file), file)
+    return (shown.astype(float) - low) / (high - low) * 255
 
 
 def check_pixels(path: Path, levels: np.ndarray) -> None:
@@ -158,22 +159,14 @@ def test_bones_are_white_whatever_the_photometric_interpretation(tmp_path, tags)
     assert np.abs(255 - plain - inverted).max() <= 1  # a half is rounded up on both sides
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
-@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_lossless_compression_changes_nothing(tmp_path, syntax, bits):
     file = radiograph(bits, seed=3)
     plain = read_dicom(write(file, tmp_path / "plain.dcm"), SIDE, 1)
-    if syntax == RLELossless:
-        file.compress(syntax)
-    elif syntax == JPEG2000Lossless:
+    if syntax == JPEG2000Lossless:
         pytest.importorskip("openjpeg", reason="pylibjpeg-openjpeg (extra dicom) is not installed")
-        file.compress(syntax)
-    else:
-        pytest.importorskip("libjpeg", reason="pylibjpeg-libjpeg (extra dicom) is not installed")
-        name = {8: "JPEGLSNearLossless_08.dcm", 12: "JPEGLSNearLossless_16.dcm"}[bits]
-        published = pydicom.dcmread(shipped(name))
-        compare(published, shipped(name))
-        return
+    file.compress(syntax)
     assert np.array_equal(read_dicom(write(file, tmp_path / "small.dcm"), SIDE, 1), plain)
 
 
@@ -201,13 +194,13 @@ def shipped(name: str) -> Path:
 
 
 def compare(file: Dataset, path: Path) -> None:
-    """The levels before cropping and resizing, against pydicom's pipeline; the ends are found in its own output."""
+    """The levels before cropping and resizing are those of pydicom's pipeline, up to their scale."""
     shown = apply_voi_lut(apply_modality_lut(file.pixel_array, file), file)
     levels = shown_levels(file)
     assert levels.shape == (file.Rows, file.Columns) and levels.dtype == np.float32
-    assert 0 <= levels.min() and levels.max() <= 255 + 1e-3
+    assert levels.min() >= 0 and levels.max() <= 255 + 1e-3
     slope, offset = np.polyfit(shown.ravel().astype(float), levels.ravel().astype(float), 1)
-    assert np.abs(slope * shown + offset - levels).max() < 0.01  # the same picture up to its scale
+    assert np.abs(slope * shown + offset - levels).max() < 0.01
     assert slope > 0
     assert isinstance(read_dicom(path, SIDE, 1), np.ndarray)
 
@@ -218,7 +211,7 @@ def compare(file: Dataset, path: Path) -> None:
     [
         *("CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm"),
         *("MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "JPEG2000.dcm", "JPGExtended.dcm"),
-        *("JPEG-lossy.dcm", "JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm"),
+        *("JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm"),
     ],
 )
 def test_files_that_come_with_pydicom(name):
@@ -363,7 +356,8 @@ def test_a_replaced_file_makes_another_cohort(folder):
     config = folder()
     first = prepare(config, load_graph("chest_without_race"))
     assert prepare(config, load_graph("chest_without_race")) == first
-    write(radiograph(12, seed=50, PatientID="0001", PatientAge="063Y"), Path(config.root, "a/1.dcm"))
+    known = {"PatientID": "0001", "PatientSex": "F", "PatientAge": "063Y", "ViewPosition": "PA"}
+    write(radiograph(12, seed=50, **known, PatientComments="longer"), Path(config.root, "a/1.dcm"))
     assert prepare(config, load_graph("chest_without_race")) != first
 
 
