@@ -12,6 +12,7 @@ from causalcxr.data.collection import (
     cells,
     find_file,
     reject,
+    reject_other_races,
     rows_of,
     table_in,
 )
@@ -54,6 +55,7 @@ def chexpert_source(config: DataConfig, graph: Graph) -> Source:
     if attribute_read_from("race", config, graph) or bool((people["age"] == "").any()):
         read.append(_find_demographics(root))
         people = _with_demographics(people, named["patient_id"], read[-1], unusable)
+        reject_other_races(unusable, people["race"], config, graph)
     said = marks({finding: columns[finding] for finding in CHEXPERT_FINDINGS}, f"{NAME} in '{root}'")
     finding = label_findings(unusable, said, CHEXPERT_FINDINGS, config, graph, NAME)
     table = pd.DataFrame(

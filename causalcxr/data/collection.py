@@ -26,6 +26,7 @@ __all__ = [
     "locate",
     "refuse_race",
     "reject",
+    "reject_other_races",
     "reject_views",
     "rows_of",
     "table_in",
@@ -131,6 +132,17 @@ def reject_views(unusable: dict[int, Unusable], views: pd.Series, config: DataCo
     """Reject the projections that `data.views` doesn't list; an empty list keeps all."""
     if config.views:
         reject(unusable, ~views.isin(config.views), "other view", "view: '{}' is not in data.views", views)
+
+
+def reject_other_races(unusable: dict[int, Unusable], races: pd.Series, config: DataConfig, graph: Graph) -> None:
+    """Reject races without a label; called before findings are judged, as published cohorts count people."""
+    attribute = attribute_read_from("race", config, graph)
+    if attribute and attribute.name not in config.other:
+        meant = config.labels.get(attribute.name) or attribute.labels
+        reject(unusable, races == "", "blank value", f"{attribute.name} is empty", races)
+        reject(
+            unusable, ~races.isin(list(meant)), "other value", f"{attribute.name}: '{{}}' maps to no label", races
+        )
 
 
 def attribute_read_from(column: str, config: DataConfig, graph: Graph) -> Variable | None:

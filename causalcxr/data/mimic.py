@@ -11,6 +11,7 @@ from causalcxr.data.collection import (
     cells,
     find_file,
     reject,
+    reject_other_races,
     reject_views,
     rows_of,
     table_in,
@@ -56,7 +57,8 @@ def mimic_source(config: DataConfig, graph: Graph) -> Source:
     reject_views(unusable, views, config)
     table["sex"], table["age"] = _sex_and_age(root, subjects, cells(metadata, "StudyDate", path), read, unusable)
     if attribute_read_from("race", config, graph):
-        table["race"] = _race(root, subjects, read, unusable)
+        table["race"] = races = _race(root, subjects, read, unusable)
+        reject_other_races(unusable, races, config, graph)
     if attribute_read_from("finding", config, graph):
         table["finding"] = _finding(root, studies, read, unusable, config, graph)
     if splits := find_file([root], [FILE.format("split")]):

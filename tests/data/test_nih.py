@@ -1,16 +1,18 @@
 """NIH ChestX-ray14 as published: two tables, two layouts of folders, official lists, an age of 413."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from causalcxr.data import DataConfig, open_cohort, prepare
 from causalcxr.data.images import read_image
 from causalcxr.data.table import patient_uniform
 from causalcxr.errors import DataError
-from causalcxr.graph import load_graph
+from causalcxr.graph import graph_from_dict, load_graph
 
 IMAGES = [  # file, findings, patient, age, sex, view, in test_list.txt, what becomes of it
     ("00000001_000.png", "Cardiomegaly", 1, "58", "M", "PA", False, "other finding"),
@@ -126,3 +128,26 @@ def test_another_disease_by_its_published_name(nih):
     config.labels = {"finding": {"Cardiomegaly": "Pleural Effusion", "No Finding": "No Finding"}}
     manifest = open_cohort(config, load_graph("chest_without_race")).manifest
     assert manifest["row"][manifest["finding"] == "Pleural Effusion"].tolist() == [0, 1]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif("CAUSALCXR_DATA" not in os.environ, reason="CAUSALCXR_DATA does not name the real data")
+def test_counts_of_the_whole_collection(tmp_path):
+    """Its real table, put back under the published column names; the images are not needed for the counts."""
+    real = Path(os.environ["CAUSALCXR_DATA"], "real-cxr/nih_attributes.csv.gz")
+    table = pd.read_csv(real, dtype=str, keep_default_na=False)
+    published = {
+        "sex": "Patient Gender",
+        "age": "Patient Age",
+        "view": "View Position",
+        "finding": "Finding Labels",
+    }
+    table = table.rename(columns=published | {"patient_id": "Patient ID"})
+    table["Image Index"] = table["image_id"] + ".png"
+    table.to_csv(tmp_path / "Data_Entry_2017_v2020.csv", index=False)
+    declared = load_graph("chest_without_race").to_dict()
+    declared["variables"].pop("image")
+    config = DataConfig(source="nih", root=str(tmp_path), cache=str(tmp_path / "cache"))
+    cohort = open_cohort(config, graph_from_dict(declared))
+    assert cohort.manifest["finding"].value_counts().to_dict() == {"No Finding": 60361, "Pleural Effusion": 13317}
+    assert cohort.rejected == {"other finding": 112120 - 60361 - 13317}
