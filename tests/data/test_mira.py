@@ -1,18 +1,18 @@
 """MIRA's tables: codes mean what the configuration says, never what is usual."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from causalcxr.data import DataConfig, open_cohort
 from causalcxr.errors import DataError
 from causalcxr.graph import load_graph
 
-LABELS = {
-    "sex": {"0": "male", "1": "female"},
-    "race": {"0": "white", "1": "asian", "2": "black"},
-    "finding": {"0": "No Finding", "1": "Pleural Effusion"},
-}
+PAGE = Path(__file__).parents[2] / "docs/data/mira.md"
+PRESET = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.S)[0])
+LABELS = PRESET["data"]["labels"]  # what the page shows is what the tests read
 ROWS = [  # split, subject, age, sex, race, disease
     ("train", "10000032", "52.0", "1", "0", "0"),
     ("train", "10000764", "86.0", "0", "0", "1"),
@@ -28,7 +28,7 @@ REJECTED = {"other finding": 1, "blank value": 1}
 def mira(tmp_path, write_csv, draw):
     """Make MIRA's folder: one table with a split column, or three tables; whole numbers perhaps as 1.0."""
 
-    def make(table="mimic.sample.csv", parts=False, decimals="", name="root", subject="subject_id"):
+    def make(table=PRESET["data"]["table"], parts=False, decimals="", name="root", subject="subject_id"):
         root = tmp_path / name
         rows = []
         for i, (split, person, age, sex, race, disease) in enumerate(ROWS):
