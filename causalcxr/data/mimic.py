@@ -71,7 +71,7 @@ def mimic_source(config: DataConfig, graph: Graph) -> Source:
 def _sex_and_age(
     root: Path, subjects: pd.Series, dates: pd.Series, read: list[Path], unusable: dict[int, Unusable]
 ) -> tuple[pd.Series, pd.Series]:
-    path = table_in(_mimic_iv_folders(root), ["patients.csv"], "mimic")
+    path = _mimic_iv_table(root, "patients.csv")
     read.append(path)
     patients = read_table(path)
     rows = rows_of(cells(patients, "subject_id", path), subjects, path)
@@ -83,7 +83,7 @@ def _sex_and_age(
 
 
 def _race(root: Path, subjects: pd.Series, read: list[Path], unusable: dict[int, Unusable]) -> pd.Series:
-    path = table_in(_mimic_iv_folders(root), ["admissions.csv"], "mimic")
+    path = _mimic_iv_table(root, "admissions.csv")
     read.append(path)
     admissions = read_table(path)
     column = next((name for name in RACE_COLUMNS if name in admissions.columns), None)
@@ -122,10 +122,23 @@ def _split(path: Path, images: pd.Series) -> pd.Series:
     return pd.Series(np.where(rows < 0, "", splits[rows]), dtype=str)
 
 
-def _mimic_iv_folders(root: Path) -> list[Path]:
-    """Where MIMIC-IV may be, each with its core and hosp: the root, and mimiciv* or mimic-iv* in or beside it."""
-    bases = [root]
-    for folder in (root, root.parent, root.parent.parent):
-        for named in sorted({*folder.glob("mimiciv*"), *folder.glob("mimic-iv*")}):
-            bases += [named, *(version for version in sorted(named.glob("[0-9]*")) if version.is_dir())]
-    return [place for base in bases for place in (base, base / "core", base / "hosp")]
+def _mimic_iv_table(root: Path, name: str) -> Path:
+    """In the root, or in the one version of MIMIC-IV in or beside it. Raises DataError: in several, or in none."""
+    if own := find_file(_modules(root), [name]):
+        return own
+    bases = [base for folder in (root, root.parent, root.parent.parent) for base in _versions(folder)]
+    found = [path for base in bases if (path := find_file(_modules(base), [name]))]
+    if len(found) > 1:
+        several = " and ".join(f"'{path}'" for path in found)
+        raise DataError(f"{several}: which MIMIC-IV? Copy or link the tables of one into '{root}'")
+    return found[0] if found else table_in([*_modules(root), *bases], [name], "mimic")
+
+
+def _modules(base: Path) -> list[Path]:
+    return [base, base / "core", base / "hosp"]
+
+
+def _versions(folder: Path) -> list[Path]:
+    """Folders such as mimiciv, mimic-iv-3.1 and mimiciv/2.2."""
+    named = sorted({*folder.glob("mimiciv*"), *folder.glob("mimic-iv*")})
+    return [*named, *(version for base in named for version in sorted(base.glob("[0-9]*")))]

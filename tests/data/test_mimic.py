@@ -138,6 +138,15 @@ def test_tables_are_found_where_they_are_published(mimic, ending, tables):
     assert open_cohort(config, load_graph("chest")).data_hash == plain.data_hash
 
 
+def test_two_versions_beside_the_images_are_an_error(mimic):
+    config = mimic(tables="mimiciv/1.0/core")
+    mimic(tables="mimiciv/2.2/hosp")
+    with pytest.raises(DataError, match=r"1.0/core/patients.csv' and .*2.2/hosp/patients.csv': which MIMIC-IV"):
+        prepare(config, load_graph("chest"))
+    mimic()  # the tables in the root are the ones meant
+    prepare(config, load_graph("chest"))
+
+
 def test_negbio_labels_serve_where_chexpert_labels_are_missing(mimic):
     cohort = open_cohort(mimic(labeler="negbio"), load_graph("chest"))
     assert "mimic-cxr-2.0.0-negbio.csv" in cohort.source["tables"] and cohort.rejected == REJECTED
