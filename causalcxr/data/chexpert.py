@@ -31,9 +31,7 @@ NAME = "CheXpert"
 FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small")
 TABLES = {"train": ["train.csv"], "val": ["valid.csv"], "test": ["test.csv", "test_labels.csv"]}
 DEMOGRAPHICS = ("CHEXPERT DEMO.csv", "CHEXPERT_DEMO.csv", "CHEXPERT DEMO.xlsx", "CHEXPERT_DEMO.xlsx")
-PATH = (
-    r"((?:train|valid|val|test)/(patient\d+)/.+)$"  # after the name of the folder, which the table may give or not
-)
+PATH = r"((?:train|valid|val|test)/(patient\d+)/.+)$"  # the table may give the name of the folder before
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS)
 
 

@@ -51,13 +51,12 @@ class Collection:
         about = {
             "source": config.source,
             "root": str(self.root),
-            "tables": [_relative(p, self.root) for p in self.read],
-        }
-        about |= {
+            "tables": [_relative(path, self.root) for path in self.read],
             "views": list(config.views),
             "uncertain": config.uncertain,
             "other": dict(config.other),
-        } | self.about
+            **self.about,
+        }
         key = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
         where = f"{self.name} in '{self.root}'"
         channels = channels_of(graph)

@@ -19,18 +19,14 @@ class DataConfig:
 
     source: str = "simulator"  # one of SOURCES
     root: str = ""  # folder that holds the images and the table; ~ and $VARIABLES are expanded
-    table: str = "metadata.csv"  # CSV, relative to root (sources folder, mira, dicom)
+    table: str = "metadata.csv"  # CSV, relative to root (folder, mira, dicom)
     cache: str = "cache"  # folder in which prepared cohorts are kept
     size: int = 64  # pixels a side
     columns: dict[str, str] = field(default_factory=dict)  # what we need -> column of the table
     labels: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> {value in table: label}
-    other: dict[str, str] = field(
-        default_factory=dict
-    )  # attribute -> label of values that map to none; else rejected
-    uncertain: str = "reject"  # findings marked uncertain: reject the row | count as positive | as negative
-    views: list[str] = field(
-        default_factory=lambda: ["AP", "PA"]
-    )  # projections kept by the collections; empty: all
+    other: dict[str, str] = field(default_factory=dict)  # attribute -> label of values without one
+    uncertain: str = "reject"  # what a finding marked uncertain does: reject | positive | negative
+    views: list[str] = field(default_factory=lambda: ["AP", "PA"])  # projections that are kept; empty: all
     separator: str = "|"  # between the values of one cell ("Atelectasis|Effusion"); empty: a cell is one value
     validation_fraction: float = 0.1  # of the patients, when the table has no split column
     test_fraction: float = 0.2  # the same; Morpho-MNIST has its own test part
