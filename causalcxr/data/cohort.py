@@ -22,9 +22,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from causalcxr.data.building import FORMAT, build, describe_variables
+from causalcxr.data.chexpert import chexpert_source
 from causalcxr.data.config import DataConfig, check_config, expand
+from causalcxr.data.dicom import dicom_source
 from causalcxr.data.folder import folder_source
+from causalcxr.data.mimic import mimic_source
+from causalcxr.data.mira import mira_source
 from causalcxr.data.morphomnist import morphomnist_source
+from causalcxr.data.nih import nih_source
+from causalcxr.data.padchest import padchest_source
 from causalcxr.data.simulated import simulator_source
 from causalcxr.data.source import Source
 from causalcxr.data.table import SPLITS
@@ -36,7 +42,17 @@ __all__ = ["Cohort", "Split", "open_cohort", "prepare"]
 
 log = logging.getLogger(__name__)
 
-READERS = {"simulator": simulator_source, "folder": folder_source, "morphomnist": morphomnist_source}
+READERS = {
+    "simulator": simulator_source,
+    "folder": folder_source,
+    "morphomnist": morphomnist_source,
+    "mimic": mimic_source,
+    "chexpert": chexpert_source,
+    "nih": nih_source,
+    "padchest": padchest_source,
+    "mira": mira_source,
+    "dicom": dicom_source,
+}
 BUILDING = ".building-"  # prefix of the temporary folder
 
 
@@ -147,6 +163,7 @@ def _key(config: DataConfig, graph: Graph, source: Source) -> str:
         "limit": config.limit,
         "columns": dict(config.columns),
         "labels": {name: dict(mapping) for name, mapping in config.labels.items()},
+        "other": dict(config.other),
         "separator": config.separator,
         "splits": [config.validation_fraction, config.test_fraction, config.split_seed],
         "variables": describe_variables(graph),

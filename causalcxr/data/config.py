@@ -9,20 +9,24 @@ from causalcxr.errors import ConfigError, nearest
 
 __all__ = ["SOURCES", "DataConfig", "check_config", "expand"]
 
-SOURCES = ("simulator", "folder", "morphomnist")
+SOURCES = ("simulator", "folder", "morphomnist", "mimic", "chexpert", "nih", "padchest", "mira", "dicom")
+UNCERTAIN = ("reject", "positive", "negative")
 
 
 @dataclass
 class DataConfig:
     """One cohort. `docs/own-data.md` shows the keys at work."""
 
-    source: str = "simulator"  # simulator | folder | morphomnist
+    source: str = "simulator"  # one of SOURCES
     root: str = ""  # folder that holds the images and the table; ~ and $VARIABLES are expanded
-    table: str = "metadata.csv"  # CSV, relative to root (source folder)
+    table: str = "metadata.csv"  # CSV, relative to root (folder, mira, dicom)
     cache: str = "cache"  # folder in which prepared cohorts are kept
     size: int = 64  # pixels a side
     columns: dict[str, str] = field(default_factory=dict)  # what we need -> column of the table
     labels: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> {value in table: label}
+    other: dict[str, str] = field(default_factory=dict)  # attribute -> label of values without one
+    uncertain: str = "reject"  # what a finding marked uncertain does: reject | positive | negative
+    views: list[str] = field(default_factory=lambda: ["AP", "PA"])  # projections that are kept; empty: all
     separator: str = "|"  # between the values of one cell ("Atelectasis|Effusion"); empty: a cell is one value
     validation_fraction: float = 0.1  # of the patients, when the table has no split column
     test_fraction: float = 0.2  # the same; Morpho-MNIST has its own test part
@@ -43,6 +47,8 @@ def check_config(config: DataConfig) -> None:
     """
     if config.source not in SOURCES:
         raise ConfigError(f"data.source: no source '{config.source}'; {nearest(config.source, SOURCES)}")
+    if config.uncertain not in UNCERTAIN:
+        raise ConfigError(f"data.uncertain: no way '{config.uncertain}'; {nearest(config.uncertain, UNCERTAIN)}")
     for key, lowest in {"size": 1, "limit": 0, "train": 1, "val": 1, "test": 1, "workers": 0}.items():
         if getattr(config, key) < lowest:
             raise ConfigError(f"data.{key}: expected a whole number from {lowest} up, got {getattr(config, key)}")

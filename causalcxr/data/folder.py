@@ -1,7 +1,7 @@
 """A folder of image files with a CSV that names and describes them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from causalcxr.data.table import find_columns, read_table
 from causalcxr.errors import DataError
 from causalcxr.graph import Graph
 
-__all__ = ["existing_root", "folder_source"]
+__all__ = ["existing_root", "fingerprint", "folder_source"]
 
 
 def folder_source(config: DataConfig, graph: Graph) -> Source:
@@ -33,7 +33,7 @@ def folder_source(config: DataConfig, graph: Graph) -> Source:
     if channels not in MODES:
         raise DataError(f"graph '{graph.name}': an image file gives 1 or 3 channels, not {channels}")
     files = [root / name.strip() for name in table[columns["path"]]]
-    key["files"] = _fingerprint(files)
+    key["files"] = fingerprint(files)
 
     def pixels(rows: Sequence[int]) -> list[np.ndarray | Unusable]:
         return [read_image(files[row], config.size, channels) for row in rows]
@@ -56,7 +56,7 @@ def _about(config: DataConfig, root: Path) -> dict[str, str]:
     return {"source": config.source, "root": str(root), "table": config.table}
 
 
-def _fingerprint(files: Sequence[Path]) -> str:
+def fingerprint(files: Iterable[Path]) -> str:
     """Size and time of every file: images added or replaced later make another cohort."""
     digest = hashlib.sha256()
     for file in files:

@@ -7,30 +7,35 @@ from PIL import Image, ImageFile
 
 from causalcxr.data.source import Unusable
 
-__all__ = ["constant", "read_image"]
+__all__ = ["constant", "fit", "read_image"]
 
 MODES = {1: "L", 3: "RGB"}
-FULL_RANGE = 65535  # of 16 bits
 GAP = 4  # a JPEG may be decoded at a fraction of its size, as long as this many pixels make one of the result
 
 
-def read_image(path: Path, size: int, channels: int) -> np.ndarray | Unusable:
+def read_image(
+    path: Path, size: int, channels: int, bits: int = 16, inverted: bool = False
+) -> np.ndarray | Unusable:
     """Any Pillow-readable image as `uint8 (channels, size, size)`, or why it can't be used.
 
     The largest centred square is kept, so the aspect ratio is. Palette, colour and transparency are converted to
     grey (or grey to colour); 16 bits are scaled by their full range, 0..65535 to 0..255, never by the image's own.
+    A file said to keep fewer `bits` in 16 is scaled by the range of these, unless it has higher levels. `inverted`
+    is an image whose bones are dark.
     """
     try:
         with Image.open(path) as image:
             if isinstance(image, ImageFile.ImageFile):
                 image.draft(None, (GAP * size, GAP * size))  # several times faster for large JPEGs
-            pixels = _pixels(image, size, channels)
+            pixels = _pixels(image, size, channels, bits)
     except FileNotFoundError:
         return Unusable("missing file", f"no file '{path}'")
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on a malformed file; none may end a preparation of hours
         return Unusable("broken image", " ".join(f"'{path}': {error or type(error).__name__}".split()))
+    if inverted:
+        pixels = 255 - pixels
     return constant(pixels, str(path)) or pixels
 
 
@@ -41,11 +46,8 @@ def constant(pixels: np.ndarray, path: str) -> Unusable | None:
     return None
 
 
-def _pixels(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        image = _sixteen_bits(image)
-    else:
-        image = image.convert(MODES[channels])
+def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """The largest centred square, resized to `uint8 (channels, size, size)`. Modes L, RGB, and F of 0..255."""
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
     image = image.crop((left, top, left + square, top + square))
@@ -56,8 +58,16 @@ def _pixels(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return np.broadcast_to(resized, (channels, size, size))
 
 
-def _sixteen_bits(image: Image.Image) -> Image.Image:
+def _pixels(image: Image.Image, size: int, channels: int, bits: int) -> np.ndarray:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return fit(_more_than_eight_bits(image, bits), size, channels)
+    return fit(image.convert(MODES[channels]), size, channels)
+
+
+def _more_than_eight_bits(image: Image.Image, bits: int) -> Image.Image:
     levels = np.asarray(image).astype(np.float32)
-    if not (levels.min() >= 0 and levels.max() <= FULL_RANGE):
-        raise ValueError(f"levels {levels.min():g} to {levels.max():g} of mode {image.mode} are not 8 or 16 bits")
-    return Image.fromarray(levels * (255 / FULL_RANGE))
+    low, high = levels.min(), levels.max()
+    if not (low >= 0 and high <= 2**16 - 1):
+        raise ValueError(f"levels {low:g} to {high:g} of mode {image.mode} are not 8 or 16 bits")
+    full = 2**bits - 1 if high <= 2**bits - 1 else 2**16 - 1
+    return Image.fromarray(levels * (255 / full))

@@ -1,6 +1,6 @@
 """What a reader of a source gives: a table as the source has it, and the pixels of any of its rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,8 +22,9 @@ class Source:
     """One opened source; nothing but its table has been read.
 
     `table()` has text columns only, under the source's own names. `pixels(rows)` reads the rows of the table with
-    these numbers: `uint8 (C, size, size)` each, or Unusable. `about` is stored with the cohort; `key` is whatever
-    else the content depends on. Both are JSON.
+    these numbers: `uint8 (C, size, size)` each, or Unusable. `unusable()` has the rows that the reader itself
+    rejects, such as lateral views. `about` is stored with the cohort; `key` is whatever else the content depends
+    on. Both are JSON.
     """
 
     where: str  # how an error names it: "table '/data/metadata.csv'"
@@ -31,3 +32,4 @@ class Source:
     key: dict[str, Any]
     table: Callable[[], pd.DataFrame]
     pixels: Callable[[Sequence[int]], Sequence[np.ndarray | Unusable]]
+    unusable: Callable[[], Mapping[int, Unusable]] = dict  # none

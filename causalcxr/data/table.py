@@ -15,7 +15,7 @@ from causalcxr.data.source import Source, Unusable
 from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph, Variable
 
-__all__ = ["SPLITS", "Rejected", "find_columns", "read_table", "usable_rows"]
+__all__ = ["SPLITS", "Rejected", "find_columns", "patient_uniform", "read_table", "usable_rows"]
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {"valid": "val", "validate": "val", "validation": "val"}
@@ -91,7 +91,15 @@ def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.Da
     for name in config.labels:
         if name not in graph.attributes:
             raise DataError(f"data.labels: no attribute '{name}' in the graph; {nearest(name, graph.attributes)}")
+    for name, label in config.other.items():
+        if name not in graph.attributes:
+            raise DataError(f"data.other: no attribute '{name}' in the graph; {nearest(name, graph.attributes)}")
+        if label not in graph[name].labels:
+            raise DataError(
+                f"data.other.{name}: no label '{label}' in the graph; {nearest(label, graph[name].labels)}"
+            )
     fixed = _fixed_columns(config, table, columns, source.where)
+    known_unusable = source.unusable()
     values = {
         name: _read_column(_text(table, columns[name]), _cell_reader(config, graph[name]))
         for name in graph.attributes
@@ -103,7 +111,7 @@ def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.Da
             Unusable("blank value", f"{key} is empty") for key in columns if key in fixed and not fixed[key][row]
         )
         unread = (column[row] for column in values.values() if isinstance(column[row], Unusable))
-        if problem := next(chain(blank, unread), None):
+        if problem := known_unusable.get(row) or next(chain(blank, unread), None):
             rejected.append(Rejected(row, fixed["path"][row], problem.reason, problem.detail))
         else:
             usable.append(row)
@@ -129,7 +137,7 @@ def _fixed_columns(
 
 
 def _text(table: pd.DataFrame, column: str) -> list[str]:
-    return [cell.strip() for cell in table[column]]
+    return [cell.strip() for cell in table[column].tolist()]
 
 
 def _read_column(cells: list[str], read: Callable[[str], Any]) -> list[Any]:
@@ -151,10 +159,10 @@ def _cell_reader(config: DataConfig, variable: Variable) -> Callable[[str], Any]
                 f"data.labels.{name}: '{value}' is mapped to '{label}', which is no label of the graph; "
                 f"{nearest(label, variable.labels)}"
             )
-    return lambda cell: _label(cell, name, mapping, config.separator)
+    return lambda cell: _label(cell, name, mapping, config.separator, config.other.get(name))
 
 
-def _label(cell: str, name: str, mapping: dict[str, str], separator: str) -> str | Unusable:
+def _label(cell: str, name: str, mapping: dict[str, str], separator: str, other: str | None) -> str | Unusable:
     members = [member.strip() for member in cell.split(separator)] if separator else [cell]
     found = list(dict.fromkeys(mapping[member] for member in members if member in mapping))
     if len(found) == 1:
@@ -163,7 +171,7 @@ def _label(cell: str, name: str, mapping: dict[str, str], separator: str) -> str
         return Unusable("ambiguous", f"{name}: '{cell}' is {' and '.join(found)}")
     if cell.lower() in BLANK:
         return Unusable("blank value", f"{name} is empty")
-    return Unusable("other value", f"{name}: '{cell}' maps to no label")
+    return other or Unusable("other value", f"{name}: '{cell}' maps to no label")
 
 
 def _number(cell: str, variable: Variable) -> np.float32 | Unusable:
@@ -199,16 +207,19 @@ def _refuse_shared_patients(patients: list[str], splits: list[str], where: str) 
 
 
 def _split_of_patient(config: DataConfig) -> Callable[[str], str]:
-    """A split drawn from the seed and the patient's name alone, so that it stays when the table grows."""
-
     def split_of(patient: str) -> str:
-        digest = hashlib.sha256(f"{config.split_seed}:{patient}".encode()).digest()
-        uniform = int.from_bytes(digest[:8], "big") / 2**64
+        uniform = patient_uniform(config.split_seed, patient)
         if uniform < config.test_fraction:
             return "test"
         return "val" if uniform < config.test_fraction + config.validation_fraction else "train"
 
     return split_of
+
+
+def patient_uniform(seed: int, patient: str) -> float:
+    """A number in [0, 1) drawn from the seed and the patient's name alone: it stays when the table grows."""
+    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _first_of_each_split(splits: list[str], limit: int) -> list[int]:

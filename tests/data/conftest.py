@@ -1,6 +1,9 @@
-"""Small folders of images with a table, made on the spot."""
+"""Small folders of images with a table, and small copies of published collections, made on the spot."""
 
 import csv
+import gzip
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from causalcxr.data import DataConfig
+from causalcxr.data import Cohort, DataConfig
 from causalcxr.graph import Graph, load_graph
 
 SPLITS = ("train", "train", "train", "train", "val", "val", "test", "test")
@@ -57,6 +60,47 @@ def make_folder(tmp_path: Path) -> Callable[..., DataConfig]:
         return DataConfig(**(config | settings))
 
     return make
+
+
+@pytest.fixture
+def write_csv() -> Callable[..., None]:
+    """Write rows as a CSV, gzipped if its name says so. Missing values are blank."""
+
+    def write(path: Path, rows: list[dict[str, Any]]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open_text = gzip.open if path.suffix == ".gz" else open
+        with open_text(path, "wt", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return write
+
+
+@pytest.fixture
+def draw() -> Callable[..., None]:
+    """Write an image of 8 bits, another one for every seed."""
+
+    def write(path: Path, seed: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(smooth(seed)).save(path)
+
+    return write
+
+
+@pytest.fixture
+def check_every_row() -> Callable[..., None]:
+    """Every row of the source is kept or rejected, and counted with the reasons expected."""
+
+    def check(cohort: Cohort, read: int, rejected: dict[str, int]) -> None:
+        with (cohort.folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
+            listed = list(csv.DictReader(file))
+        assert cohort.rejected == rejected == Counter(row["reason"] for row in listed)
+        rows = sorted([*cohort.manifest["row"].tolist(), *(int(row["row"]) for row in listed)])
+        assert rows == list(range(read))
+        assert json.loads((cohort.folder / "cohort.json").read_text("utf-8"))["read"] == read
+
+    return check
 
 
 def smooth(seed: int, height: int = 24, width: int = 20) -> np.ndarray:
