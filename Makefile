@@ -6,9 +6,14 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint format clean
 
+DEMO := runs/demo
+COMPARE := evaluate.compare=[$(DEMO),$(DEMO)-hard,$(DEMO)-soft]
+
 demo: $(READY)
-	$(BIN)/python train.py preset=quickstart run=runs/demo
-	$(BIN)/python evaluate.py run=runs/demo
+	$(BIN)/python train.py preset=quickstart run=$(DEMO)
+	for targets in hard soft counterfactual; do \
+	  $(BIN)/python train.py base=$(DEMO) finetune.targets=$$targets || exit; done
+	$(BIN)/python evaluate.py run=$(DEMO)-counterfactual $(COMPARE)
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

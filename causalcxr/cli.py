@@ -15,6 +15,7 @@ __all__ = ["main"]
 USAGE = """usage: causalcxr COMMAND ...
 
   causalcxr train preset=quickstart run=runs/demo      train a model (run it again to go on after a kill)
+  causalcxr train base=runs/demo finetune.targets=soft fine-tune a trained model into runs/demo-soft
   causalcxr evaluate run=runs/demo                     metrics.json and report.html of a trained model
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data

@@ -132,7 +132,7 @@ def measure_model(
 def measure_classifiers(
     subject: Subject, predictors: Mapping[str, Predictor]
 ) -> tuple[Metrics, dict[tuple[str, str], Reliability]]:
-    """How good each auxiliary classifier is on the test split, and its reliability diagrams by who and attribute."""
+    """How good each auxiliary classifier is on the test split, and its reliability by who and attribute."""
     graph, test, metrics, diagrams = subject.run.graph, subject.test, {}, {}
     for who, predictor in predictors.items():
         outputs = predict_split(predictor, test, calibrated=False)

@@ -22,8 +22,8 @@ CLASSIFIER_DEFINITIONS = {
     "error": "Mean absolute error of the {who} for '{name}' on the factual test images, in its unit.",
 }
 CALIBRATION_DEFINITION = (
-    "Expected calibration error of the {who} for '{name}', {when} temperature scaling, on factual test images: mean "
-    "absolute difference between the confidence in the likeliest label and how often it is right, over 15 bins of "
+    "Expected calibration error of the {who} for '{name}', {when} temperature scaling, on factual test images: "
+    "mean absolute difference between the confidence in the likeliest label and how often it is right, over 15 bins of "
     "equal width, weighted by their rows. 0 is right; noise alone gives a little more."
 )
 

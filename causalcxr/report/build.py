@@ -11,6 +11,7 @@ from torch import Tensor
 from causalcxr.config import Config, to_yaml
 from causalcxr.data.cohort import Cohort
 from causalcxr.files import write_atomically
+from causalcxr.finetune_config import TARGETS
 from causalcxr.metrics.summary import Metrics
 from causalcxr.predictors.calibration import Reliability
 from causalcxr.report.charts import attribute_chart, curves_chart, graph_picture
@@ -21,6 +22,8 @@ from causalcxr.report.page import Report, number_text, render
 from causalcxr.runs import Run
 
 __all__ = ["Compared", "Results", "build_report"]
+
+ORDER = ("before", *TARGETS)  # of runs that are compared
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,9 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
         figures["reconstructions"] = folder / "reconstructions.png"
         draw_reconstructions(graph, results.gallery, figures["reconstructions"])
     galleries = {results.title: results.gallery} | {other.title: other.gallery for other in results.compared}
-    if results.compared and results.gallery is not None:
+    known = {title: gallery for title in ORDER if (gallery := galleries.get(title)) is not None}
+    if len(known) > 1:
         figures["contrast_gallery"] = folder / "contrast_gallery.png"
-        known = {title: gallery for title, gallery in galleries.items() if gallery is not None}
         draw_contrast(graph, known, 0, figures["contrast_gallery"])
     if results.samples is not None and results.real is not None:
         figures["samples"] = folder / "samples.png"
@@ -125,7 +128,8 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
 
 
 def _by_title(results: Results) -> dict[str, Metrics]:
-    return {results.title: results.metrics} | {other.title: other.metrics for other in results.compared}
+    found = {results.title: results.metrics} | {other.title: other.metrics for other in results.compared}
+    return {title: found[title] for title in ORDER if title in found}
 
 
 def _facts(results: Results, provenance: Mapping[str, Any]) -> dict[str, str]:
