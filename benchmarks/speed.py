@@ -6,7 +6,8 @@
 `batched_interventions`: eight interventions on one abduction, all decoded together, against eight counterfactuals
 made one by one in the published way (each: encoder, posterior decoder, one decoder pass for the reconstruction,
 one for the counterfactual). `cache_read`: random batches from the memory-mapped cache against decoding the JPEGs.
-`training_step`: how often one step of the image stage calls encoder and decoder.
+`training_step`: how often one step of the image stage calls encoder and decoder. `finetune_step`: one step of
+fine-tuning against the published way (two passes of the encoder, four of the decoder, a trunk for every head).
 """
 
 import argparse
@@ -23,8 +24,11 @@ import torch
 from cache_read import cache_read
 
 from causalcxr.config import load_config
+from causalcxr.finetune import FinetuneObjective, draw_interventions
+from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import load_graph
 from causalcxr.objectives import ImageObjective
+from causalcxr.predictors.training import build_predictor
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 
@@ -44,6 +48,7 @@ def main() -> None:
     results = {
         "batched_interventions": batched_interventions(options.repeats),
         "training_step": training_step(),
+        "finetune_step": finetune_step(options.repeats),
         "cache_read": cache_read(),
         "threads": torch.get_num_threads(),
     }
@@ -88,6 +93,60 @@ def training_step(preset: str = "quickstart") -> dict[str, int]:
         )
     sum(loss.mean() for loss in ImageObjective(scm)(batch, Draws(0)).values()).backward()  # type: ignore[union-attr]
     return calls
+
+
+def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> dict[str, Any]:
+    """Seconds of one step, forward and backward, both ways with the same loss; and the passes that ours takes."""
+    objective, batch = _finetuning(preset, rows)
+    image_mechanism, frozen = objective.mechanism, objective._frozen
+    predictor = frozen.predictor
+    calls = {"encoder": 0, "decoder": 0, "trunk": 0}
+
+    def ours() -> None:
+        sum(loss.mean() for loss in objective(batch, Draws(0)).values()).backward()  # type: ignore[union-attr]
+
+    def published() -> None:
+        draws, image = Draws(0), batch["image"]
+        elbo = image_mechanism.elbo(image, batch, draws)
+        intervention = draw_interventions(frozen.scm, batch, objective.intervene, objective.marginals, draws)
+        noise = image_mechanism.elbo(image, batch, draws).noise(image)
+        rebuilt = image_mechanism(noise, batch)
+        made = image_mechanism(noise, intervention.counterfactual)
+        losses = [
+            objective._losses(predictor(made), image, intervention)[variable.name].mean()
+            for variable in predictor.variables
+        ]
+        total = torch.stack(losses).sum() + image_mechanism.loss(elbo).mean() + 0 * rebuilt.mean()
+        total.backward()
+
+    parts = {"encoder": image_mechanism.encoder, "decoder": image_mechanism.decoder, "trunk": predictor.trunk}
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+        for name, module in parts.items()
+    ]
+    ours()
+    for hook in hooks:
+        hook.remove()
+    slow, fast = _in_turn(published, ours, repeats)
+    return {
+        "ratio": slow / fast,
+        "published_seconds": slow,
+        "ours_seconds": fast,
+        "published_peak_mib": _peak_memory(published),
+        "ours_peak_mib": _peak_memory(ours),
+        "calls": calls,
+        "rows": rows,
+        "preset": preset,
+    }
+
+
+def _finetuning(preset: str, rows: int) -> tuple[FinetuneObjective, dict[str, torch.Tensor]]:
+    config, scm = load_config([f"preset={preset}"]), _model(preset)
+    batch = scm.sample(rows, seed=0)
+    predictor = build_predictor("predictor", config, scm.graph)
+    marginals = {name: batch[name] for name in scm.graph.attributes}
+    objective = FinetuneObjective(scm, predictor, FinetuneConfig(targets="soft", augment=0), marginals, bound=0.0)
+    return objective.train(), batch
 
 
 def _model(preset: str) -> StructuralCausalModel:

@@ -32,6 +32,28 @@ def expected_keys():
         for name in ATTRIBUTES:
             keys |= {f"exact/{who}/{name}/{error}" for error in ("error", "error_mean", "error_median")}
             keys |= {f"exact/{who}/{name}/alpha/{other}" for other in ATTRIBUTES}
+    keys |= {f"minimality/{who}/{name}" for who in ("model", "exact") for name in ATTRIBUTES}
+    return keys | score_keys() | classifier_keys()
+
+
+def score_keys():
+    """What the evaluator says of the interventions."""
+    keys = {"off_target"}
+    for k in ATTRIBUTES:
+        keys |= {f"{what}/{k}" for what in ("effectiveness", "overshoot", "overshoot_plain", "realism")}
+        keys |= {f"effective_rows/{k}", f"error/{k}/age", f"error_gap/{k}/age"}
+        for a in ATTRIBUTES:
+            if a != k:
+                keys |= {f"{what}/{k}/{a}" for what in ("amplification", "amplification_plain")}
+                keys |= {f"{what}{exact}/{k}/{a}" for what in ("drift", "shift") for exact in ("", "_exact")}
+    return keys
+
+
+def classifier_keys():
+    keys = set()
+    for who in ("predictor", "evaluator"):
+        keys |= {f"classifier/{who}/{name}/auroc" for name in ATTRIBUTES} | {f"classifier/{who}/age/error"}
+        keys |= {f"calibration/{who}/{a}/{w}" for a in ("sex", "race", "finding") for w in ("before", "after")}
     return keys
 
 
@@ -114,7 +136,9 @@ def test_figures_are_pictures(evaluated):
         "graph",
         "attributes",
         "curves",
+        "contrast",
         "reconstructions",
+        "reliability",
         "samples",
         "counterfactuals_1",
         "counterfactuals_2",

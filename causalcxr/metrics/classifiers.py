@@ -23,8 +23,8 @@ CLASSIFIER_DEFINITIONS = {
 }
 CALIBRATION_DEFINITION = (
     "Expected calibration error of the {who} for '{name}', {when} temperature scaling, on factual test images: "
-    "mean absolute difference between the confidence in the likeliest label and how often it is right, over 15 bins of "
-    "equal width, weighted by their rows. 0 is right; noise alone gives a little more."
+    "mean absolute difference between the confidence in the likeliest label and how often it is right, over 15 "
+    "bins of equal width, weighted by their rows. 0 is right; noise alone gives a little more."
 )
 
 

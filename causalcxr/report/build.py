@@ -105,7 +105,7 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
     charts = {
         "graph": graph_picture(graph),
         "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
-        "curves": curves_chart(results.curves, tuple(graph.variables)),
+        "curves": curves_chart(results.curves, (*graph.variables, "multiplier", "slack")),
         "contrast": contrast_figure(_by_title(results)),
         "reliability": reliability_figure(graph, results.diagrams),
     }

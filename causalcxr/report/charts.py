@@ -167,11 +167,16 @@ def _curve(lines: Sequence[Mapping[str, Any]], stage: str, name: str) -> Callabl
         if shown and max(shown) > min(shown):
             room = 0.08 * (max(shown) - min(shown))  # the steep start would flatten the rest
             axes.set_ylim(min(shown) - room, max(shown) + room)
-        title = f"{name}, bits per dimension" if stage == "image" else f"{name}, nats"
-        axes.set_title(title, fontsize=9, parse_math=False)
+        axes.set_title(f"{stage}: {name}{_unit(stage, name)}", fontsize=8, parse_math=False)
         axes.set_xlabel("step", fontsize=7)
 
     return draw
+
+
+def _unit(stage: str, name: str) -> str:
+    if stage == "image" or name == "slack":
+        return ", bits / dim"
+    return ", nats" if stage == "attributes" else ""
 
 
 def _draw_node(axes: Axes, variable: Variable, x: float, y: float) -> None:

@@ -120,7 +120,7 @@ def test_curves_take_one_panel_per_stage_and_variable():
     lines.append({"stage": "image", "step": 1, "split": "train", "image": None})
     figure = curves_chart(lines, ("sex", "image"))
     assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == ["sex, nats", "image, bits per dimension"]
+    assert [axes.get_title() for axes in figure.axes] == ["attributes: sex, nats", "image: image, bits / dim"]
     assert curves_chart([], ("sex",)) is None
 
 

@@ -1,0 +1,165 @@
+"""Runs that start from another: what is taken, kept, stored, refused, resumed, and compared."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import causalcxr
+from causalcxr.config import load_config
+from causalcxr.errors import ConfigError, RunError
+from causalcxr.evaluate import evaluate
+from causalcxr.files import load_tensors
+from causalcxr.predictors.training import load_predictor
+from causalcxr.runs import open_run
+from causalcxr.train import train
+
+QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=1", "evaluate.gallery_rows=2"]
+QUICK += ["evaluate.samples=3"]
+
+
+def tune(base, run, *more):
+    return train(load_config([f"base={base}", f"run={run}", "train.finetune.learning_rate=1e-3", *more]))
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_run, tmp_path_factory):
+    """Folders of the tiny run fine-tuned for six steps, by targets."""
+    folder = tmp_path_factory.mktemp("tuned")
+    return {mode: tune(tiny_run, folder / mode, f"finetune.targets={mode}") for mode in ("hard", "counterfactual")}
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_run, tuned, tmp_path_factory):
+    """The counterfactual run's evaluation, with the base and hard targets beside it."""
+    folder = tmp_path_factory.mktemp("compared") / "run"
+    shutil.copytree(tuned["counterfactual"], folder)
+    evaluate([f"run={folder}", f"evaluate.compare=[{tiny_run},{tuned['hard']}]", *QUICK])
+    return folder
+
+
+def test_only_the_image_mechanism_has_changed(tiny_run, tuned):
+    before, after = (load_tensors(run / "model.safetensors")[0] for run in (tiny_run, tuned["counterfactual"]))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("mechanisms.image.") for name in changed)
+    for role in ("predictor", "evaluator"):
+        name = f"{role}.safetensors"
+        assert (tiny_run / name).read_bytes() == (tuned["counterfactual"] / name).read_bytes()
+
+
+def test_the_bound_is_measured_and_stored(tiny_run, tuned):
+    for mode, folder in tuned.items():
+        facts = open_run(folder).finetuned()
+        assert facts["targets"] == mode
+        assert (
+            facts["bound"] == open_run(tuned["hard"]).finetuned()["bound"]
+        )  # of the same model, on the same rows
+        assert facts == open_run(folder).provenance["finetune"]
+        assert facts["predictor"] == load_predictor(open_run(tiny_run), "predictor").fingerprint()
+    assert open_run(tiny_run).finetuned() == {}
+
+
+def test_the_log_has_multiplier_slack_and_every_attribute(tuned):
+    lines = [json.loads(line) for line in (tuned["counterfactual"] / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line["stage"] == "finetune" and line["split"] == "train"]
+    assert {"multiplier", "slack", "sex", "race", "age", "finding", "image"} <= lines[-1].keys()
+
+
+def test_an_interrupted_fine_tuning_ends_in_the_same_weights(tiny_run, tuned, tmp_path, monkeypatch):
+    from causalcxr.training import Stage
+
+    every = ["train.finetune.checkpoint_every=2", "finetune.targets=hard", "train.finetune.steps=6"]
+    straight = tune(tiny_run, tmp_path / "straight", *every)
+    step = Stage._step
+
+    def killed(self):
+        if self.name == "finetune" and self.progress.step == 5:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Stage, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_run, tmp_path / "broken", *every)
+    monkeypatch.undo()
+    assert load_tensors(tmp_path / "broken" / "state" / "finetune.safetensors")[1]["step"] == 4
+    resumed = tune(tiny_run, tmp_path / "broken", *every)
+    first, second = (load_tensors(run / "model.safetensors") for run in (straight, resumed))
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    assert first[1]["finetune"] == second[1]["finetune"]  # the multiplier too
+
+
+def test_a_name_follows_from_the_base_and_the_targets(tiny_run):
+    config = load_config([f"base={tiny_run}", "finetune.targets=soft"])
+    assert config.run == f"{tiny_run}-soft"
+    assert config.train.stages == ["attributes", "predictors", "image", "finetune"]
+
+
+def test_bases_that_do_not_fit_are_refused(tiny_run, tuned, tmp_path):
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        load_config([f"base={tmp_path / 'none'}"])
+    with pytest.raises(RunError, match="is fine-tuned already"):
+        tune(tuned["hard"], tmp_path / "again")
+    with pytest.raises(RunError, match=r"was made with data\.seed=0, now it is 1; leave it away"):
+        tune(tiny_run, tmp_path / "other", "data.seed=1")
+    with pytest.raises(RunError, match=r"made with finetune\.targets=hard, now it is soft"):
+        tune(tiny_run, tuned["hard"], "finetune.targets=soft")
+    with pytest.raises(ConfigError, match=r"'finetune\.targets' is 'soff'; expected one of"):
+        load_config([f"base={tiny_run}", "finetune.targets=soff"])
+    untrained = tmp_path / "untrained"
+    shutil.copytree(tiny_run, untrained)
+    (untrained / "model.safetensors").unlink()
+    with pytest.raises(RunError, match="has not finished stage 'attributes'"):
+        tune(untrained, tmp_path / "none")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_without_a_predictor_says_so(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "bare")
+    (tmp_path / "bare" / "predictor.safetensors").unlink()
+    with pytest.raises(RunError, match="has no predictor; add the stage 'predictors'"):
+        tune(tmp_path / "bare", tmp_path / "run")
+
+
+def test_a_fine_tuned_run_is_loaded_like_any_other(tuned):
+    scm = causalcxr.load(tuned["counterfactual"])
+    batch = scm.sample(2, seed=0)
+    assert torch.equal(scm.counterfactual(batch, {"sex": batch["sex"]}, seed=1)["age"], batch["age"])
+
+
+def test_runs_are_compared_on_the_same_rows(compared, tiny_run, tuned):
+    found = json.loads((compared / "metrics.json").read_text())
+    assert set(found["compared"]) == {tiny_run.name, "hard"}
+    assert found["finetune"]["targets"] == "counterfactual"
+    own, other = found["metrics"], found["compared"]["hard"]["metrics"]
+    assert {key for key in own if key.startswith(("overshoot/", "exact/"))} <= set(other)
+    assert own["exact/did_nothing/age/error"] == other["exact/did_nothing/age/error"]  # the same truth
+    assert own["exact/model/age/error"]["value"] != other["exact/model/age/error"]["value"]
+
+
+def test_the_report_shows_the_contrast(compared):
+    page = (compared / "report.html").read_text()
+    assert "Attribute amplification" in page
+    assert "Auxiliary classifiers" in page
+    rows = [page.index(f"<tr><td>{title}</td>") for title in ("before", "hard", "counterfactual")]
+    assert rows == sorted(rows)
+    names = {path.stem for path in (compared / "figures").iterdir()}
+    assert {"contrast", "contrast_gallery", "reliability"} <= names
+
+
+def test_scoring_with_the_training_predictor_is_refused(tiny_run, tuned):
+    predictor = load_predictor(open_run(tiny_run), "predictor")
+    with pytest.raises(RunError, match="was fine-tuned with this very predictor"):
+        evaluate([f"run={tuned['hard']}", *QUICK], evaluator=predictor)
+    with pytest.raises(RunError, match="was fine-tuned with this very predictor"):
+        evaluate([f"run={tiny_run}", f"evaluate.compare=[{tuned['hard']}]", *QUICK], evaluator=predictor)
+
+
+def test_runs_of_other_data_are_not_compared(tiny_run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other)
+    config = (other / "config.yaml").read_text().replace("  seed: 0\n  knobs", "  seed: 7\n  knobs")
+    (other / "config.yaml").write_text(config)
+    with pytest.raises(RunError, match="has another graph or other data"):
+        evaluate([f"run={tiny_run}", f"evaluate.compare=[{other}]", *QUICK])
