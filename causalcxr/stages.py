@@ -47,6 +47,7 @@ class Sitting:
     scm: StructuralCausalModel
     fabric: Fabric
     recorder: Callable[[str], Callable[[dict[str, Any]], None]]
+    predictor: Predictor | None = None  # fine-tunes in the place of the run's own
 
     @property
     def train(self) -> Split:
@@ -109,15 +110,14 @@ def run_predictors(sitting: Sitting) -> Facts:
     return {}
 
 
-def run_finetune(sitting: Sitting, predictor: Predictor | None = None) -> Facts:
-    """Fine-tune the image's mechanism. What is stored about it: the measured bound, and which predictor it saw.
-
-    `predictor` takes the place of the run's own: for classifiers from elsewhere, see adapters.py.
-    """
+def run_finetune(sitting: Sitting) -> Facts:
+    """Fine-tune the image's mechanism. What is stored about it: the measured bound, and which predictor it saw."""
     run, scm, device = sitting.run, sitting.scm.to(sitting.fabric.device), sitting.fabric.device
     config, train = run.config.finetune, sitting.train.attributes
     _check_intervene(config.intervene, run)
-    predictor = (predictor or load_predictor(run, "predictor")).to(device)
+    predictor = (sitting.predictor or load_predictor(run, "predictor")).to(device)
+    if sitting.predictor is not None:
+        calibrate_on(predictor, sitting.val)
     outputs = _fit_outputs(sitting, predictor) if config.targets == "counterfactual" else None
     bound = measure_bound(scm, sitting.train, config.calibration_rows, run.config.train.seed)
     log.info("negative ELBO before fine-tuning: %.4f bits per dimension", bound)

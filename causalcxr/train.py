@@ -15,6 +15,7 @@ from causalcxr.config import Config, LogConfig, TrainConfig
 from causalcxr.data.cohort import Cohort, open_cohort
 from causalcxr.errors import ConfigError
 from causalcxr.files import load_tensors, write_atomically
+from causalcxr.predictors.predictor import Predictor
 from causalcxr.runs import Run, plan_run, versions
 from causalcxr.stages import STAGE_RUNNERS, Sitting
 
@@ -23,10 +24,11 @@ __all__ = ["launch", "train"]
 log = logging.getLogger(__name__)
 
 
-def train(config: Config) -> Path:
+def train(config: Config, predictor: Predictor | None = None) -> Path:
     """Run every stage that is not finished yet; returns the run folder.
 
-    The same call on a killed run goes on and, on a CPU, ends in the same weights bit for bit.
+    The same call on a killed run goes on and, on a CPU, ends in the same weights bit for bit. `predictor` tunes
+    in the place of the run's own (see predictors/adapters.py); it is calibrated on the validation split first.
     """
     fabric = launch(config.train)
     begun = time.perf_counter()
@@ -39,17 +41,17 @@ def train(config: Config) -> Path:
         run.note(versions=versions(), data_hash=cohort.data_hash, device=_device_name(fabric))
         if "prepare" not in run.provenance["seconds"]:
             run.note(seconds={"prepare": time.perf_counter() - begun})
-    _run_stages(run, cohort, fabric)
+    _run_stages(run, cohort, fabric, predictor)
     return run.folder
 
 
-def _run_stages(run: Run, cohort: Cohort, fabric: Fabric) -> None:
+def _run_stages(run: Run, cohort: Cohort, fabric: Fabric, predictor: Predictor | None) -> None:
     config, scm = run.config.train, run.build_model()
     scm.calibrate(cohort.split("train").attributes)
     finished = run.finished_stages()
     if finished:
         run.load_weights(scm)
-    sitting = Sitting(run, cohort, scm, fabric, lambda name: _recorder(run, name, fabric))
+    sitting = Sitting(run, cohort, scm, fabric, lambda name: _recorder(run, name, fabric), predictor)
     for name in config.stages:
         if name in finished:
             log.info("stage '%s' is finished already", name)

@@ -163,3 +163,21 @@ def test_runs_of_other_data_are_not_compared(tiny_run, tmp_path):
     (other / "config.yaml").write_text(config)
     with pytest.raises(RunError, match="has another graph or other data"):
         evaluate([f"run={tiny_run}", f"evaluate.compare=[{other}]", *QUICK])
+
+
+def test_a_classifier_from_elsewhere_fine_tunes_and_may_not_score(tiny_run, tmp_path):
+    """A linear classifier of one attribute, as a user would adapt it: calibrated, used, and remembered."""
+    from causalcxr.predictors.adapters import AdaptedPredictor, Output
+
+    torch.manual_seed(0)
+    graph = open_run(tiny_run).graph
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, 1))
+    outputs = {"finding": Output({"Pleural Effusion": 0})}
+    adapted = AdaptedPredictor([graph["finding"]], network, outputs, pixel_range=(-1, 1))
+    config = load_config([f"base={tiny_run}", f"run={tmp_path / 'run'}", "train.finetune.learning_rate=1e-3"])
+    folder = train(config, predictor=adapted)
+    assert adapted.temperature.item() != 1
+    assert open_run(folder).finetuned()["predictor"] == adapted.fingerprint()
+    again = AdaptedPredictor([graph["finding"]], network, outputs)  # not calibrated, still the same network
+    with pytest.raises(RunError, match="was fine-tuned with this very predictor"):
+        evaluate([f"run={folder}", *QUICK], evaluator=again)

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from causalcxr.config import Config
 from causalcxr.data.cohort import Cohort
-from causalcxr.objectives import build_objective
+from causalcxr.objectives import AttributesObjective
 from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.train import launch
@@ -26,7 +26,7 @@ def fit_mechanisms(cohort: Cohort, config: Config) -> StructuralCausalModel:
         scm.calibrate(train.attributes)
         Stage(
             name="attributes",
-            objective=build_objective("attributes", scm),
+            objective=AttributesObjective(scm),
             train=train,
             val=cohort.split("val"),
             stage=config.train.attributes,

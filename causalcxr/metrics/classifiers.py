@@ -63,7 +63,7 @@ def _auroc(
 def _calibration_error(logits: Tensor, labels: Tensor, patients: np.ndarray) -> Interval:
     confidence, guess = F.softmax(logits.double(), dim=1).max(dim=1)
     gap = ((guess == labels).double() - confidence).numpy()
-    by_bin = np.eye(confidence_bins(confidence).max() + 1)[confidence_bins(confidence)] * gap[:, None]
+    by_bin = F.one_hot(confidence_bins(confidence)).numpy() * gap[:, None]
 
     def statistics(weights: np.ndarray) -> np.ndarray:
         return (np.abs(weights @ by_bin).sum(axis=1) / weights.sum(axis=1))[:, None]

@@ -82,6 +82,10 @@ class AdaptedPredictor(Predictor):
             raise ConfigError(f"the adapted model returned {shape}; expected a tensor (images, outputs)")
         return found
 
+    def _identity(self) -> str:
+        function = getattr(self.model, "__qualname__", type(self.model).__qualname__)
+        return f"{self.model.__module__}.{function}"
+
     def heads(self, features: Tensor) -> Prediction:
         return {v.name: _read(v, self.outputs[v.name], features) for v in self.variables}
 

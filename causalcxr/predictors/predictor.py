@@ -13,6 +13,7 @@ from causalcxr.values import Batch, image_to_float
 
 __all__ = ["NetworkPredictor", "Prediction", "Predictor"]
 
+CALIBRATION = ("temperature", "spread", "log_prior")  # buffers that `calibrate` sets
 Prediction = dict[str, Tensor]  # discrete: logits (B, labels); continuous: the mean (B,) in natural units
 
 
@@ -61,12 +62,20 @@ class Predictor(nn.Module):
         return (output + prior) / temperature
 
     def fingerprint(self) -> str:
-        """A hash of the weights, by which a model knows the predictor that fine-tuned it."""
-        digest = hashlib.sha256()
+        """A hash of the weights, by which a model knows the predictor that fine-tuned it.
+
+        Calibration is left out: the same network with another temperature is still the same.
+        """
+        digest = hashlib.sha256(self._identity().encode())
         for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            if name not in CALIBRATION:
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _identity(self) -> str:
+        """What tells predictors without weights apart."""
+        return type(self).__qualname__
 
 
 class NetworkPredictor(Predictor):
