@@ -23,7 +23,7 @@ QUICK += ["evaluate.samples=3"]
 
 
 def expected_keys():
-    keys = {"image/bits_per_dimension", "exact/condition"}
+    keys = {"image/bits_per_dimension", "image/training_loss", "exact/condition"}
     keys |= {f"attributes/{name}/log_likelihood" for name in ATTRIBUTES}
     keys |= {f"composition/{mode}/{cycle}" for mode in ("kept", "off", "redrawn") for cycle in (1, 2)}
     keys |= {f"reversibility/{name}" for name in ATTRIBUTES}

@@ -130,6 +130,7 @@ def describe(measured: Sequence[Measured], finetuned: Sequence[Mapping[str, floa
         },
         "realism": each("realism/{}"),
         "bits_per_dimension": over_seeds(measured, "image/bits_per_dimension"),
+        "held_out_loss": over_seeds(measured, "image/training_loss"),
         "finetune": list(finetuned),
     }
 

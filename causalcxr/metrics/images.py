@@ -68,7 +68,11 @@ def measure_images(
     """Every image metric of the abducted rows. `train` has the training attributes, `ids` the subjects' ids."""
     assert scm.graph.image is not None
     image, mechanism = abduction.factual[scm.graph.image], image_mechanism(scm)
-    rows: Rows = {("image", "bits_per_dimension"): bits_per_dim(elbo.nll + elbo.kl, tuple(image.shape[1:]))}
+    shape = tuple(image.shape[1:])
+    rows: Rows = {
+        ("image", "bits_per_dimension"): bits_per_dim(elbo.nll + elbo.kl, shape),
+        ("image", "training_loss"): bits_per_dim(mechanism.loss(elbo), shape),
+    }
     noise = elbo.noise(image)
     draws = Draws(seed + 1, scm.device)
     composed = composition(mechanism, image, abduction.factual, noise, cycles, draws)

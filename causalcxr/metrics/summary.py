@@ -68,6 +68,8 @@ def define(key: Key) -> str:
     match key:
         case ("image", "bits_per_dimension"):
             return likelihood.IMAGE_DEFINITION
+        case ("image", "training_loss"):
+            return likelihood.LOSS_DEFINITION
         case ("attributes", _, "log_likelihood"):
             return likelihood.ATTRIBUTE_DEFINITION
         case ("composition", mode, cycles):
