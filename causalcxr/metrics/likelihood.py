@@ -14,8 +14,8 @@ IMAGE_DEFINITION = (
 )
 LOSS_DEFINITION = (
     "The image stage's own loss on held-out images, in bits per pixel and channel: the negative evidence lower "
-    "bound with the KL term weighted by beta, and the baseline's regression if there is one. Fine-tuning is held to its "
-    "mean before, plus a tolerance."
+    "bound with the KL term weighted by beta, and the baseline's regression if there is one. Fine-tuning is held "
+    "to its mean before, plus a tolerance."
 )
 ATTRIBUTE_DEFINITION = (
     "Mean log-likelihood of the attribute given its parents, in nats: log-probability of a label, log-density per "
