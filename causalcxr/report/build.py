@@ -34,11 +34,6 @@ class Compared:
     metrics: Metrics
     gallery: Gallery | None
 
-    @property
-    def title(self) -> str:
-        """How the run was fine-tuned."""
-        return title_of(self.run)
-
 
 @dataclass(frozen=True)
 class Results:
@@ -57,16 +52,6 @@ class Results:
     rows: int
     compared: Sequence[Compared] = ()
     diagrams: Mapping[tuple[str, str], Reliability] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """How the run was fine-tuned."""
-        return title_of(self.run)
-
-
-def title_of(run: Run) -> str:
-    """`hard`, `soft`, ...; of a run that was not fine-tuned `before`."""
-    return run.finetuned().get("targets", "before")
 
 
 def build_report(results: Results) -> Path:
@@ -91,7 +76,7 @@ def build_report(results: Results) -> Path:
         versions=provenance.get("versions", {}),
         seconds=provenance["seconds"],
         simulated=results.simulated,
-        runs=_by_title(results),
+        runs={title: one.metrics for title, one in _by_title(results).items()},
         finetune=results.run.finetuned(),
     )
     path = results.run.folder / "report.html"
@@ -106,7 +91,7 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
         "graph": graph_picture(graph),
         "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
         "curves": curves_chart(results.curves, (*graph.variables, "multiplier", "slack")),
-        "contrast": contrast_figure(_by_title(results)),
+        "contrast": contrast_figure({title: one.metrics for title, one in _by_title(results).items()}),
         "reliability": reliability_figure(graph, results.diagrams),
     }
     for name, figure in charts.items():
@@ -116,8 +101,7 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
     if results.gallery is not None:
         figures["reconstructions"] = folder / "reconstructions.png"
         draw_reconstructions(graph, results.gallery, figures["reconstructions"])
-    galleries = {results.title: results.gallery} | {other.title: other.gallery for other in results.compared}
-    known = {title: gallery for title in ORDER if (gallery := galleries.get(title)) is not None}
+    known = {title: one.gallery for title, one in _by_title(results).items() if one.gallery is not None}
     if len(known) > 1:
         figures["contrast_gallery"] = folder / "contrast_gallery.png"
         draw_contrast(graph, known, 0, figures["contrast_gallery"])
@@ -127,9 +111,14 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
     return figures
 
 
-def _by_title(results: Results) -> dict[str, Metrics]:
-    found = {results.title: results.metrics} | {other.title: other.metrics for other in results.compared}
-    return {title: found[title] for title in ORDER if title in found}
+def _by_title(results: Results) -> dict[str, Compared]:
+    """All runs by how they were fine-tuned (`before`: not at all), in a fixed order; by folder where that is not
+    enough to tell them apart."""
+    runs = [Compared(results.run, results.metrics, results.gallery), *results.compared]
+    targets = [one.run.finetuned().get("targets", "before") for one in runs]
+    titles = [t if targets.count(t) == 1 else one.run.folder.name for t, one in zip(targets, runs, strict=True)]
+    order = sorted(range(len(runs)), key=lambda i: ORDER.index(targets[i]))
+    return {titles[i]: runs[i] for i in order}
 
 
 def _facts(results: Results, provenance: Mapping[str, Any]) -> dict[str, str]:
