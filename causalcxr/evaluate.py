@@ -20,7 +20,7 @@ from causalcxr.measure import (
     Subject,
     measure_attributes,
     measure_classifiers,
-    measure_model,
+    measure_models,
     test_batches,
 )
 from causalcxr.metrics.attributes import sample_attributes
@@ -60,9 +60,9 @@ def evaluate(arguments: Sequence[str], evaluator: Predictor | None = None) -> Pa
         metrics = measure_attributes(subject)
         classifiers, diagrams = measure_classifiers(subject, _predictors(subject))
         advance("attributes")
-        measured, gallery = measure_model(subject, batches, advance)
+        (measured, gallery), *of_others = measure_models([subject, *others], batches, advance)
         metrics = measured | metrics | classifiers
-        compared = [_compare(other, batches, advance) for other in others]
+        compared = [Compared(other.run, *found) for other, found in zip(others, of_others, strict=True)]
         samples = _sample(subject)
         advance("samples")
         write_json(subject.run.folder / "metrics.json", _as_json(subject, metrics, compared, batches))
@@ -111,11 +111,6 @@ def _predictors(subject: Subject) -> dict[str, Predictor]:
     if "predictors" in subject.run.finished_stages():
         found = {role: load_predictor(subject.run, role).to(subject.scm.device) for role in ROLES}
     return found | ({"evaluator": subject.evaluator} if subject.evaluator is not None else {})
-
-
-def _compare(other: Subject, batches: Sequence[np.ndarray], advance: Any) -> Compared:
-    metrics, gallery = measure_model(other, batches, advance)
-    return Compared(other.run, metrics, gallery)
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -32,7 +32,7 @@ __all__ = [
     "Subject",
     "measure_attributes",
     "measure_classifiers",
-    "measure_model",
+    "measure_models",
     "test_batches",
 ]
 
@@ -95,38 +95,58 @@ def test_batches(subject: Subject) -> list[np.ndarray]:
     return [rows[shown], *(rest[start : start + config.batch_size] for start in starts)]
 
 
-def measure_model(
-    subject: Subject, batches: Sequence[np.ndarray], advance: Callable[[str], None]
-) -> tuple[Metrics, Gallery | None]:
-    """All metrics that need images, and the gallery from the first batch."""
-    if not batches:
-        return {}, None
-    parts: list[Rows] = []
-    sights: list[dict[str, Sight]] = []
-    gallery, config, scm = None, subject.config.evaluate, subject.scm
-    train, ids = subject.train.attributes, torch.from_numpy(subject.test.ids)
-    causes = causes_of_image(subject.run.graph)
-    seed = seed_of(config.seed, "marginal")
-    values = marginal_values(subject.run.graph, train, causes, len(subject.test), seed)
+def measure_models(
+    subjects: Sequence[Subject], batches: Sequence[np.ndarray], advance: Callable[[str], None]
+) -> list[tuple[Metrics, Gallery | None]]:
+    """All metrics that need images, and the gallery from the first batch, of models of the same data.
+
+    Batch by batch, so that the exact counterfactuals of a batch are rendered once for all models.
+    """
+    found = [_Measured(subject) for subject in subjects]
     for i, rows in enumerate(batches):
-        seed = seed_of(config.seed, i)
+        for one in found:
+            one.add(i, rows)
+            advance("images")
+    return [one.summary(batches) if batches else ({}, None) for one in found]
+
+
+class _Measured:
+    """What has been measured of one model so far."""
+
+    def __init__(self, subject: Subject):
+        self.subject, self.train = subject, subject.train.attributes
+        self.causes = causes_of_image(subject.run.graph)
+        seed = seed_of(subject.config.evaluate.seed, "marginal")
+        n = len(subject.test)
+        self.values = marginal_values(subject.run.graph, self.train, self.causes, n, seed)
+        self.rows: list[Rows] = []
+        self.sights: list[dict[str, Sight]] = []
+        self.gallery: Gallery | None = None
+
+    def add(self, i: int, rows: np.ndarray) -> None:
+        """Measure batch number `i`; it is abducted once."""
+        subject, config, scm = self.subject, self.subject.config.evaluate, self.subject.scm
+        seed, ids = seed_of(config.seed, i), torch.from_numpy(subject.test.ids[rows])
         abduction, elbo = abduct(scm, subject.test.batch(rows), seed)
-        if gallery is None:
-            gallery = make_gallery(scm, abduction, elbo, subject.interventions, subject.truth, ids[rows], seed)
-        measured = measure_images(scm, abduction, elbo, train, subject.truth, ids[rows], config.cycles, seed)
-        parts.append({key: values.cpu() for key, values in measured.items()})
+        if self.gallery is None:
+            self.gallery = make_gallery(scm, abduction, elbo, subject.interventions, subject.truth, ids, seed)
+        measured = measure_images(scm, abduction, elbo, self.train, subject.truth, ids, config.cycles, seed)
+        self.rows.append({key: values.cpu() for key, values in measured.items()})
         if subject.evaluator is not None:
-            chosen = {name: value[rows] for name, value in values.items()}
-            sights.append(score_batch(scm, subject.evaluator, abduction, chosen, subject.truth, ids[rows]))
-        advance("images")
-    patients = subject.test.patients[np.concatenate(batches)]
-    metrics = summarise({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, patients)
-    if sights:
-        trials = join_trials(scm, sights, causes, train)
-        simulated = subject.truth is not None
-        scores = measure_trials(subject.run.graph, trials, subject.medians, patients, simulated)
-        metrics |= describe_intervals(scores)
-    return metrics, gallery
+            chosen = {name: value[rows] for name, value in self.values.items()}
+            self.sights.append(score_batch(scm, subject.evaluator, abduction, chosen, subject.truth, ids))
+
+    def summary(self, batches: Sequence[np.ndarray]) -> tuple[Metrics, Gallery | None]:
+        """Statistics over all batches."""
+        subject, patients = self.subject, self.subject.test.patients[np.concatenate(batches)]
+        joined = {key: torch.cat([part[key] for part in self.rows]) for key in self.rows[0]}
+        metrics = summarise(joined, patients)
+        if self.sights:
+            trials = join_trials(subject.scm, self.sights, self.causes, self.train)
+            simulated = subject.truth is not None
+            scores = measure_trials(subject.run.graph, trials, subject.medians, patients, simulated)
+            metrics |= describe_intervals(scores)
+        return metrics, self.gallery
 
 
 def measure_classifiers(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,12 +27,20 @@ class Truth:
     size: int
     knobs: simulator.Knobs
     columns: Mapping[str, str]
+    _of_batch: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @torch.no_grad()
     def images(self, ids: Any, do: Mapping[str, Any] | None = None, effect: str = "direct") -> Tensor:
         """Images `(B, 1, size, size)` in [0, 1], not rounded, of the subjects had `do` been so."""
-        noise = simulator.noise(self.seed, ids)
-        return simulator.counterfactual(noise, self._renamed(do), self.size, effect, self.knobs)
+        subjects = tuple(int(i) for i in ids)
+        if ("subjects", subjects) not in self._of_batch:  # several models ask the same of one batch
+            self._of_batch.clear()
+            self._of_batch["subjects", subjects] = torch.empty(0)
+        key = (effect, *((name, _as_key(value)) for name, value in (do or {}).items()))
+        if key not in self._of_batch:
+            noise = simulator.noise(self.seed, ids)
+            self._of_batch[key] = simulator.counterfactual(noise, self._renamed(do), self.size, effect, self.knobs)
+        return self._of_batch[key]
 
     @torch.no_grad()
     def attributes(self, ids: Any, do: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
@@ -42,6 +50,10 @@ class Truth:
 
     def _renamed(self, do: Mapping[str, Any] | None) -> dict[str, Any]:
         return {self.columns[name]: value for name, value in (do or {}).items()}
+
+
+def _as_key(value: Any) -> Any:
+    return tuple(value.tolist()) if isinstance(value, Tensor) else value
 
 
 def find_truth(config: Config, cohort: Cohort) -> Truth | None:
