@@ -32,7 +32,7 @@ __all__ = ["evaluate"]
 
 log = logging.getLogger(__name__)
 
-OVERRIDABLE = ("data.cache", "data.root")
+OVERRIDABLE = ("data.cache", "data.prepared", "data.root")
 ATTRIBUTE_DRAWS = 10_000
 
 
@@ -64,7 +64,7 @@ class Subject:
 
 
 def evaluate(arguments: Sequence[str]) -> Path:
-    """Measure the run named by `run=FOLDER`; further arguments override `evaluate.*`, data.cache and data.root.
+    """Measure the run named by `run=FOLDER`; further arguments override `evaluate.*` and where the data are.
 
     Returns the path of report.html; metrics.json and figures/ stand beside it.
     Raises ConfigError: no run, another key, an impossible value. Raises RunError: no such run, or not trained.
@@ -95,7 +95,7 @@ def _open(arguments: Sequence[str]) -> Subject:
     scm = load(folder, _device(config))
     cohort = open_cohort(config.data, run.graph)
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
-    return Subject(run, config, scm, cohort, find_truth(config, cohort), chosen)
+    return Subject(run, config, scm, cohort, find_truth(cohort), chosen)
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -55,6 +55,15 @@ class Run:
         seconds = known.get("seconds", {}) | facts.pop("seconds", {})
         write_json(self.folder / "provenance.json", {**known, **facts, "seconds": seconds})
 
+    def refuse_other_data(self, data_hash: str) -> None:
+        """Raises RunError if `data.prepared`, which may have moved, is not the cohort that the run began with."""
+        begun_with = self.provenance.get("data_hash", data_hash)
+        if self.config.data.prepared and begun_with != data_hash:
+            raise RunError(
+                f"run '{self.folder}' was begun with other data than data.prepared={self.config.data.prepared} "
+                f"holds (hash {begun_with[:12]}, now {data_hash[:12]}); choose another run=, or delete the folder"
+            )
+
     def build_model(self) -> StructuralCausalModel:
         """An untrained model of this run's graph, the same for the same `train.seed`."""
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -162,7 +171,7 @@ def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
     old, new = yaml.safe_load(to_yaml(run.config)), yaml.safe_load(to_yaml(config))
     for section in ("data", "model", "train"):
         for key, before, now in _differences(old[section], new[section], section):
-            if key not in ("data.cache", "data.workers", "train.threads", "train.log_every"):
+            if key not in ("data.cache", "data.prepared", "data.workers", "train.threads", "train.log_every"):
                 raise RunError(
                     f"run '{run.folder}' was made with {key}={before}, now it is {now}; choose another run=, "
                     "or delete the folder to start over"

@@ -1,5 +1,6 @@
 """An image file to 8-bit pixels of the wanted size: centre crop to a square, resize with antialiasing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image, ImageFile
 
 from causalcxr.data.source import Unusable
 
-__all__ = ["constant", "read_image"]
+__all__ = ["constant", "read_image", "read_sizes"]
 
 MODES = {1: "L", 3: "RGB"}
 FULL_RANGE = 65535  # of 16 bits
@@ -20,11 +21,27 @@ def read_image(path: Path, size: int, channels: int) -> np.ndarray | Unusable:
     The largest centred square is kept, so the aspect ratio is. Palette, colour and transparency are converted to
     grey (or grey to colour); 16 bits are scaled by their full range, 0..65535 to 0..255, never by the image's own.
     """
+    return read_sizes(path, (size,), channels)[0]
+
+
+def read_sizes(path: Path, sizes: Sequence[int], channels: int) -> list[np.ndarray | Unusable]:
+    """What `read_image` gives for each of the sizes; decoded once (a JPEG once at each fraction)."""
+    decoded: dict[tuple[int, int], Image.Image] = {}
+    return [_read(path, size, channels, decoded) for size in sizes]
+
+
+def _read(
+    path: Path, size: int, channels: int, decoded: dict[tuple[int, int], Image.Image]
+) -> np.ndarray | Unusable:
+    """`decoded` keeps the centre squares of the file by the resolution that the decoder was asked for."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image:  # reads the header only
             if isinstance(image, ImageFile.ImageFile):
                 image.draft(None, (GAP * size, GAP * size))  # several times faster for large JPEGs
-            pixels = _pixels(image, size, channels)
+            resolution = image.size
+            if resolution not in decoded:
+                decoded[resolution] = _centre_square(image, channels)
+        pixels = _resize(decoded[resolution], size, channels)
     except FileNotFoundError:
         return Unusable("missing file", f"no file '{path}'")
     except MemoryError:
@@ -41,14 +58,17 @@ def constant(pixels: np.ndarray, path: str) -> Unusable | None:
     return None
 
 
-def _pixels(image: Image.Image, size: int, channels: int) -> np.ndarray:
+def _centre_square(image: Image.Image, channels: int) -> Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         image = _sixteen_bits(image)
     else:
         image = image.convert(MODES[channels])
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
-    image = image.crop((left, top, left + square, top + square))
+    return image.crop((left, top, left + square, top + square))
+
+
+def _resize(image: Image.Image, size: int, channels: int) -> np.ndarray:
     resized = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     if resized.dtype != np.uint8:
         resized = np.rint(resized.clip(0, 255)).astype(np.uint8)
