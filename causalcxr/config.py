@@ -138,8 +138,10 @@ HOLDS: dict[str, Callable[[float], bool]] = {
 }
 
 
-def load_config(arguments: Iterable[str]) -> Config:
+def load_config(arguments: Iterable[str], trains: bool = True) -> Config:
     """The configuration from `key=value` arguments; `preset=NAME` (or a YAML file) is applied first.
+
+    Where no model is trained, its image size and that of the data may differ.
 
     Raises ConfigError, one line that names the key, what came, what was expected and the nearest valid key.
     """
@@ -149,7 +151,7 @@ def load_config(arguments: Iterable[str]) -> Config:
     for preset in presets:
         config.run = f"runs/{Path(preset).stem}"
         config = _merge_preset(config, preset)
-    return _finish(_merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"]))
+    return _finish(_merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"]), trains)
 
 
 def override_config(config: Config, arguments: Iterable[str]) -> Config:
@@ -230,7 +232,7 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
     return merged
 
 
-def _finish(config: DictConfig) -> Config:
+def _finish(config: DictConfig, trains: bool = True) -> Config:
     try:
         OmegaConf.resolve(config)
         for key, value in _leaves(config).items():
@@ -240,7 +242,7 @@ def _finish(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from None
     assert isinstance(finished, Config)
-    if finished.model.image.size != finished.data.size:
+    if trains and finished.model.image.size != finished.data.size:
         sizes = f"model.image.size is {finished.model.image.size} but data.size is {finished.data.size}"
         raise ConfigError(f"{sizes}; set both to the same (the presets hvae32 to hvae192 do)")
     return finished

@@ -123,8 +123,18 @@ def _write_tables(
         "data_hash": content_hash(folder),
         "versions": built_by(),
     }
+    _write_card(folder, described, graph, rows, listed)
     (folder / "cohort.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return described
+
+
+def _write_card(
+    folder: Path, described: dict[str, Any], graph: Graph, rows: pd.DataFrame, rejected: pd.DataFrame
+) -> None:
+    from causalcxr.report.card import render_card  # the report needs cohorts, and only who builds one needs it
+
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False) if graph.image else None
+    (folder / "card.html").write_text(render_card(described, graph, rows, rejected, images), "utf-8")
 
 
 def _write_images(

@@ -56,7 +56,9 @@ def prepare(config: DataConfig, graph: Graph) -> Path:
     key = _key(config, graph, source)
     folder = expand(config.cache) / f"{config.source}-{config.size}-{key}"
     if not folder.exists():
-        _build_missing([Workplace(folder, config.size, key)], config, graph, source, "change data.cache")
+        _build_missing(
+            [Workplace(folder, folder.name, config.size, key)], config, graph, source, "change data.cache"
+        )
     return folder
 
 
@@ -75,7 +77,7 @@ def prepare_into(
     source = source or READERS[config.source](replace(config, size=sizes[0]), graph)
     places = [expand(str(out)) / str(size) for size in sizes]
     works = [
-        Workplace(place, size, _key(replace(config, size=size), graph, source))
+        Workplace(place, f"{Path(out).name}/{size}", size, _key(replace(config, size=size), graph, source))
         for place, size in zip(places, sizes, strict=True)
     ]
     for work in works:
@@ -148,7 +150,7 @@ def _build_whole(works: Sequence[Workplace], config: DataConfig, graph: Graph, s
         kept, rejected = cohort["kept"], cohort["rejected"]
         log.info(
             "%s: kept %s of %s rows (%s); rejected: %s",
-            work.place.name,
+            work.name,
             f"{sum(kept.values()):,}",
             f"{cohort['read']:,}",
             ", ".join(f"{split} {n:,}" for split, n in kept.items()),

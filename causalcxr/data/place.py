@@ -25,6 +25,7 @@ class Workplace:
     """The working folder of one cohort of images of `size` pixels; `key` is a hash of all that it depends on."""
 
     place: Path  # where it belongs
+    name: str  # what it is called
     size: int
     key: str
 

@@ -56,6 +56,7 @@ def test_a_second_call_finds_it(make_folder, rows, chest, monkeypatch):
     assert prepare(config, chest) == folder
     assert prepare(dataclasses.replace(config, workers=3), chest) == folder
     assert folder.name.startswith("folder-16-") and sorted(content(folder)) == [
+        "card.html",
         "cohort.json",
         "images.npy",
         "manifest.csv",
