@@ -82,7 +82,7 @@ def prepare_into(
     ]
     for work in works:
         _refuse_another(work)
-    if not all(place.exists() for place in places):
+    if any(work.folder.exists() or not work.place.exists() for work in works):
         _build_missing(works, config, graph, source, "choose another folder")
     return places
 
@@ -126,7 +126,7 @@ def _build_missing(
     places = [work.place for work in works]
     try:
         places[0].parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(places[0].parent, keep=places)
+        remove_leftovers(places[0].parent, keep=[place for place in places if not place.exists()])
         with ExitStack() as locks:
             for place in places:
                 locks.enter_context(lock(place))
