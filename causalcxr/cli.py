@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, counterfactual, graph, simulate."""
+"""The command line: train, evaluate, counterfactual, graph, simulate, data prepare."""
 
 import argparse
 import logging
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from causalcxr.data.config import SOURCES
 from causalcxr.errors import CausalCXRError, ConfigError, nearest
 
 __all__ = ["main"]
@@ -20,8 +21,9 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
+  causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card (SOURCE: {sources})
 
-train and evaluate take key=value arguments; see docs/architecture.md for the keys."""
+train, evaluate and data prepare take key=value arguments; see docs/architecture.md for the keys."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _set_up_logging()
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
-            sys.stdout.write(USAGE + "\n")
+            sys.stdout.write(USAGE.format(sources=", ".join(SOURCES)) + "\n")
             return 0
         name, rest = arguments[0], arguments[1:]
         if name not in COMMANDS:
@@ -118,12 +120,37 @@ def _simulate(arguments: list[str]) -> None:
     _say(f"wrote {options.n} X-rays to {folder}")
 
 
+def _data(arguments: list[str]) -> None:
+    verb = arguments[0] if arguments else ""
+    if verb not in DATA_COMMANDS:
+        raise ConfigError(f"data: unknown command '{verb}'; {nearest(verb, DATA_COMMANDS)}")
+    DATA_COMMANDS[verb](arguments[1:])
+
+
+def _data_prepare(arguments: list[str]) -> None:
+    from causalcxr.prepare import prepare_cohort
+
+    places = ["source", "out"] if arguments[:1] == ["simulator"] else ["source", "root", "out"]
+    parser = _Parser("causalcxr data prepare", epilog="then key=value settings, such as preset=NAME")
+    for place in places:
+        parser.add_argument(place)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[], help="pixels a side; without, data.size")
+    first, rest = arguments[: len(places)], arguments[len(places) :]  # a path may have a = in it
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    options = parser.parse_args([*first, *(word for word in rest if word not in settings)])
+    root = getattr(options, "root", "")
+    for folder, command in prepare_cohort(options.source, root, options.out, settings, options.sizes):
+        _say(f"card: {folder / 'card.html'}\nnext: {command}")
+
+
+DATA_COMMANDS: dict[str, Callable[[list[str]], None]] = {"prepare": _data_prepare}
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "counterfactual": _counterfactual,
     "graph": _graph,
     "simulate": _simulate,
+    "data": _data,
 }
 
 

@@ -158,10 +158,11 @@ HOLDS: dict[str, Callable[[float], bool]] = {
 }
 
 
-def load_config(arguments: Iterable[str]) -> Config:
+def load_config(arguments: Iterable[str], trains: bool = True) -> Config:
     """The configuration from `key=value` arguments; `preset=NAME` (or a YAML file) is applied first.
 
-    `base=FOLDER` starts from the configuration of that run, with the stage `finetune` added.
+    `base=FOLDER` starts from the configuration of that run, with the stage `finetune` added. Where no model is
+    trained (`trains`), its image size and that of the data may differ.
     Raises ConfigError, one line that names the key, what came, what was expected and the nearest valid key.
     """
     pairs = [_split_argument(argument) for argument in arguments]
@@ -174,7 +175,7 @@ def load_config(arguments: Iterable[str]) -> Config:
     config = _merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"])
     if bases and not any(key == "run" for key, _ in pairs):
         config.run = f"{bases[-1]}-{config.finetune.targets}"
-    return _finish(config)
+    return _finish(config, trains)
 
 
 def override_config(config: Config, arguments: Iterable[str]) -> Config:
@@ -265,7 +266,7 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
     return merged
 
 
-def _finish(config: DictConfig) -> Config:
+def _finish(config: DictConfig, trains: bool = True) -> Config:
     try:
         OmegaConf.resolve(config)
         for key, value in _leaves(config).items():
@@ -275,7 +276,7 @@ def _finish(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from None
     assert isinstance(finished, Config)
-    if finished.model.image.size != finished.data.size:
+    if trains and finished.model.image.size != finished.data.size:
         sizes = f"model.image.size is {finished.model.image.size} but data.size is {finished.data.size}"
         raise ConfigError(f"{sizes}; set both to the same (the presets hvae32 to hvae192 do)")
     return finished

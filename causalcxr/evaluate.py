@@ -39,11 +39,11 @@ __all__ = ["evaluate"]
 
 log = logging.getLogger(__name__)
 
-OVERRIDABLE = ("data.cache", "data.root")
+OVERRIDABLE = ("data.cache", "data.prepared", "data.root")
 
 
 def evaluate(arguments: Sequence[str], evaluator: Predictor | None = None) -> Path:
-    """Measure the run named by `run=FOLDER`; further arguments override `evaluate.*`, data.cache and data.root.
+    """Measure the run named by `run=FOLDER`; further arguments override `evaluate.*` and where the data are.
 
     `evaluate.compare=[FOLDER,...]` measures other runs of the same data beside it, on the same rows, by the same
     evaluator. `evaluator` takes the place of the run's own (see predictors/adapters.py).
@@ -82,23 +82,26 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> Subject:
     cohort = open_cohort(config.data, run.graph)
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
     evaluator = evaluator or _own_evaluator(run)
-    truth = find_truth(config, cohort)
+    truth = find_truth(cohort)
     return Subject(run, config, scm, cohort, truth, evaluator.to(device) if evaluator else None, chosen)
 
 
 def _open_other(subject: Subject, folder: str) -> Subject:
     """Another run, measured as the first one is."""
     run = open_run(folder)
-    if run.graph != subject.run.graph or _content(run) != _content(subject.run):
+    if run.graph != subject.run.graph or not _same_data(run, subject.run):
         raise RunError(
             f"evaluate.compare: run '{folder}' has another graph or other data than '{subject.run.folder}'"
         )
     return replace(subject, run=run, scm=load(folder, _device(subject.config)))
 
 
-def _content(run: Run) -> Any:
-    """What a run's data are, wherever they lie."""
-    return replace(run.config.data, root="", cache="", workers=0)
+def _same_data(run: Run, other: Run) -> bool:
+    """Whether two runs have the same data, wherever these lie; a prepared folder is known by its hash."""
+    if run.config.data.prepared or other.config.data.prepared:
+        return run.provenance.get("data_hash") == other.provenance.get("data_hash")
+    content, others = (replace(r.config.data, root="", cache="", workers=0) for r in (run, other))
+    return content == others
 
 
 def _own_evaluator(run: Run) -> Predictor | None:

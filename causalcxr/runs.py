@@ -22,6 +22,7 @@ from causalcxr.scm import StructuralCausalModel
 __all__ = ["Run", "load", "open_run", "plan_run", "versions"]
 
 BASE_FILES = ("model.safetensors", "predictor.safetensors", "evaluator.safetensors")
+FREE = ("data.cache", "data.prepared", "data.workers", "train.threads", "train.log_every")  # of the weights
 REPORTED_PACKAGES = ("causalcxr", "torch", "pyro-ppl", "normflows", "numpy", "lightning-fabric", "safetensors")
 
 
@@ -71,6 +72,21 @@ class Run:
         known = self.provenance
         seconds = known.get("seconds", {}) | facts.pop("seconds", {})
         write_json(self.folder / "provenance.json", {**known, **facts, "seconds": seconds})
+
+    def refuse_other_data(self, data_hash: str) -> None:
+        """Raises RunError if `data.prepared`, which may have moved, is not the cohort that the run began with.
+
+        A run that fine-tunes another one began with the cohort of that.
+        """
+        base = self.config.base if "data_hash" not in self.provenance else ""
+        begun = open_run(base) if base else self
+        begun_with = begun.provenance.get("data_hash", data_hash)
+        if self.config.data.prepared and begun_with != data_hash:
+            advice = "fine-tune on the same" if base else "choose another run=, or delete the folder"
+            raise RunError(
+                f"run '{begun.folder}' was begun with other data than data.prepared={self.config.data.prepared} "
+                f"holds (hash {begun_with[:12]}, now {data_hash[:12]}); {advice}"
+            )
 
     def build_model(self) -> StructuralCausalModel:
         """An untrained model of this run's graph, the same for the same `train.seed`."""
@@ -205,7 +221,7 @@ def _changes(old: Config, new: Config, sections: Sequence[str]) -> list[tuple[st
     """What differs of that which determines the weights: key, old and new value."""
     before, now = yaml.safe_load(to_yaml(old)), yaml.safe_load(to_yaml(new))
     found = [d for section in sections for d in _differences(before[section], now[section], section)]
-    return [d for d in found if d[0] not in ("data.cache", "data.workers", "train.threads", "train.log_every")]
+    return [d for d in found if d[0] not in FREE]
 
 
 def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:

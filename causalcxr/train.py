@@ -36,6 +36,7 @@ def train(config: Config, predictor: Predictor | None = None) -> Path:
     with fabric.rank_zero_first():
         cohort = open_cohort(config.data, run.graph)
     log.info("cohort '%s': %s", cohort.folder, _sizes(cohort))
+    run.refuse_other_data(cohort.data_hash)
     if fabric.is_global_zero:
         run.begin()
         run.note(versions=versions(), data_hash=cohort.data_hash, device=_device_name(fabric))

@@ -244,3 +244,48 @@ def test_a_sixteen_bit_image_is_no_mistake(tiny_run, tmp_path, monkeypatch):
     Image.fromarray(deep).save(tmp_path / "deep.png")
     assert main(ask(tiny_run, tmp_path / "deep.png")) == 0
     assert (tmp_path / "out.png").exists() and (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["foldr", "xrays", "out"], "data.source: no source 'foldr'; did you mean 'folder'?"),
+        (["folder", "nowhere", "out"], "data.root: no folder '"),
+        (
+            ["folder", "xrays"],
+            "data prepare: the following arguments are required: out; see",
+        ),
+        (
+            ["folder", "xrays", "out", "data.sise=8"],
+            "unknown key 'data.sise' on the command line; did you mean",
+        ),
+        (
+            ["folder", "xrays", "out", "data.root=b"],
+            "data prepare: 'data.root=b' has no place here; it is given",
+        ),
+        (
+            ["folder", "xrays", "out", "data.cache=b"],
+            "data prepare: 'data.cache=b' has no place here; it is given",
+        ),
+        (["folder", "xrays", "out", "--sizes", "x"], "data prepare: argument --sizes: invalid int value: 'x'"),
+        (["folder", "xrays", "out", "--sizes", "0"], "data.size: expected a whole number from 1 up, got 0"),
+        (["folder", "xrays", "out", "--size", "8", "graph=chst"], "no graph 'chst'"),
+        (["folder", "xrays", "xrays/0.png"], "could not prepare '"),
+        (["folder", "xrays", "out", "graph=chest"], "has no column 'race'"),
+        (["folder", "xrays", "out", "graph=chest_without_race"], "none of 12 rows can be used: other value 12"),
+    ],
+)
+def test_data_prepare(fails, folder, words, named):
+    line = fails("data", "prepare", *words)
+    assert named in line
+
+
+def test_data_has_one_command(fails):
+    assert fails("data") == "data: unknown command ''; expected one of: prepare"
+    assert fails("data", "prepar") == "data: unknown command 'prepar'; did you mean 'prepare'?"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser writes to a read-only folder")
+def test_data_prepare_into_a_read_only_folder(fails, folder, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "Permission denied; free room or choose" in fails("data", "prepare", "folder", folder, "locked/out")

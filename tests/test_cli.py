@@ -107,3 +107,39 @@ def _run(command: list[str], folder: Path, site: Path | None = None) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_data_prepare_says_where_the_card_is_and_how_to_train(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = ["data.train=20", "data.val=4", "data.test=4"]
+    assert main(["data", "prepare", "simulator", "sim", "--sizes", "64", "32", *counts, "preset=quickstart"]) == 0
+    small, large = (f"card: {tmp_path}/sim/{size}/card.html" for size in (32, 64))
+    assert capsys.readouterr().out.splitlines() == [
+        small,
+        "next: causalcxr train preset=quickstart preset=hvae32 data.prepared=sim run=runs/sim-32",
+        large,
+        "next: causalcxr train preset=quickstart data.prepared=sim run=runs/sim-64",
+    ]
+    assert (tmp_path / "sim/32/card.html").exists() and (tmp_path / "sim/64/images.npy").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sim"]
+
+
+def test_a_prepared_folder_is_trained_on_and_evaluated_wherever_it_lies(tmp_path, capsys):
+    out, xrays = tmp_path / "out", tmp_path / "x=rays"
+    assert main(["simulate", str(xrays), "--n", "40", "--size", "32"]) == 0
+    words = ["data", "prepare", "folder", str(xrays), str(out), "data.size=32", "graph=chest"]
+    assert main(words) == 0
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("next: causalcxr ").split()
+    assert command[:4] == ["train", "graph=chest", "preset=hvae32", f"data.prepared={out}"]
+    steps = ["train.stages=[attributes]", "train.attributes.steps=2", "train.device=cpu"]
+    train = [*command[:3], *steps, f"run={tmp_path}/run"]
+    assert main([*train, f"data.prepared={out}"]) == 0
+    out.rename(tmp_path / "moved")
+    assert main([*train, f"data.prepared={tmp_path}/moved"]) == 0
+    assert main(["evaluate", f"run={tmp_path}/run", f"data.prepared={tmp_path}/moved"]) == 0
+    assert "not the data" not in (tmp_path / "run" / "report.html").read_text("utf-8")
+    table = pd.read_csv(xrays / "metadata.csv")
+    table.iloc[:30].to_csv(xrays / "metadata.csv", index=False)
+    assert main([*words[:4], str(tmp_path / "fewer"), *words[5:]]) == 0
+    assert main([*train, f"data.prepared={tmp_path}/fewer"]) == 2
+    assert "was begun with other data than data.prepared=" in capsys.readouterr().err

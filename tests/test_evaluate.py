@@ -180,7 +180,7 @@ def test_named_interventions_stand_over_the_gallery(evaluated, tmp_path):
 def test_truth_makes_the_images_of_the_cohort_again(tiny_run):
     run = open_run(tiny_run)
     cohort = open_cohort(run.config.data, run.graph)
-    test, truth = cohort.split("test"), find_truth(run.config, cohort)
+    test, truth = cohort.split("test"), find_truth(cohort)
     assert truth is not None
     stored = test.batch(range(8))
     torch.testing.assert_close(

@@ -62,7 +62,8 @@ def _table(path: Path) -> Source:
     if "patient_id" not in table.columns:
         log.info("table '%s' has no column 'patient_id': every row counts as another patient", path)
         table["patient_id"] = [str(row) for row in range(len(table))]
-    return Source(f"table '{path}'", {"source": "table", "table": str(path)}, {}, lambda: table, lambda rows: [])
+    about = {"source": "table", "table": str(path)}
+    return Source(f"table '{path}'", about, {}, lambda: table, lambda rows, sizes: [])
 
 
 def _prepared(folder: Path) -> tuple[Source, dict[str, int]]:

@@ -1,69 +1,56 @@
-"""Writes the folder of a cohort: decoded in parallel, written in order whatever the number of workers.
+"""Writes the folders of a cohort: decoded in parallel, written in order whatever the number of workers.
 
-Images are appended to the file instead of written into a memory map: a full disk is then an error and not a
-crash, a rejected image leaves no gap, and memory holds only the few chunks that are being decoded.
+A row is decoded once for all sizes. Memory holds only the few chunks that are being decoded; a killed process
+leaves what it has done to the next one (`partial.py`).
 """
 
 import hashlib
 import json
+import logging
 import os
-import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import version
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from causalcxr.data.config import DataConfig
+from causalcxr.data.partial import PartialImages
+from causalcxr.data.place import Workplace, built_by
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import SPLITS, Rejected, usable_rows
 from causalcxr.errors import DataError
 from causalcxr.graph import Graph
+from causalcxr.progress import progress_bar
 
 __all__ = ["FORMAT", "build", "check_splits", "content_hash", "count_by_reason", "describe_variables"]
 
-FORMAT = 1  # raise it when the same source would give other content
+log = logging.getLogger(__name__)
+
+FORMAT = 2  # raise it when the same source would give other content
 CHUNK = 32  # rows decoded by one worker at a time, and rendered as one batch; the content must not depend on it
 AHEAD = 2  # chunks a worker that may wait to be written
 
 
-def build(folder: Path, config: DataConfig, graph: Graph, source: Source) -> dict[str, Any]:
-    """Fill the existing, empty `folder`; return what cohort.json says.
+def build(works: Sequence[Workplace], config: DataConfig, graph: Graph, source: Source) -> list[dict[str, Any]]:
+    """Fill the working folders, one for each size; return what their cohort.json say.
 
     Raises DataError: no usable row, an empty split, or an error of the table. Raises OSError: disk full.
     """
     rows, rejected = usable_rows(config, graph, source)
     check_splits(rows, rejected)
+    unusable: list[dict[int, Unusable]] = [{} for _ in works]
     if graph.image:
-        shape = (graph[graph.image].channels, config.size, config.size)
-        unusable = _write_images(folder / "images.npy", rows, source, shape, config.workers or os.cpu_count() or 1)
-        table_rows, paths = rows["row"].tolist(), rows["path"].tolist()
-        rejected += [Rejected(table_rows[i], paths[i], *problem) for i, problem in unusable.items()]
-        rejected.sort()
-        rows = rows.drop(index=list(unusable))
-        check_splits(rows, rejected)
-    rows.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
-    listed = pd.DataFrame(rejected, columns=list(Rejected._fields))
-    listed.to_csv(folder / "rejected.csv", index=False, lineterminator="\n")
-    described = {
-        "format": FORMAT,
-        "graph": {"name": graph.name, "variables": describe_variables(graph)},
-        "size": config.size,
-        "source": source.about,
-        "read": len(rows) + len(rejected),
-        "kept": {split: list(rows["split"]).count(split) for split in SPLITS},
-        "rejected": count_by_reason(rejected),
-        "data_hash": content_hash(folder),
-        "versions": {package: version(package) for package in ("causalcxr", "numpy", "pillow")},
-    }
-    (folder / "cohort.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    return described
+        workers = config.workers or os.cpu_count() or 1
+        unusable = _write_images(works, rows["row"].tolist(), source, graph[graph.image].channels, workers)
+    return [
+        _write_tables(work, graph, source, *_without(rows, rejected, positions))
+        for work, positions in zip(works, unusable, strict=True)
+    ]
 
 
 def describe_variables(graph: Graph) -> dict[str, Any]:
@@ -107,47 +94,89 @@ def check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
             )
 
 
+def _without(
+    rows: pd.DataFrame, rejected: list[Rejected], unusable: dict[int, Unusable]
+) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Rows and rejected rows when those without a usable image, given by position, have been rejected too."""
+    table_rows, paths = rows["row"].tolist(), rows["path"].tolist()
+    rejected = sorted([*rejected, *(Rejected(table_rows[i], paths[i], *why) for i, why in unusable.items())])
+    rows = rows.drop(index=list(unusable))
+    check_splits(rows, rejected)
+    return rows, rejected
+
+
+def _write_tables(
+    work: Workplace, graph: Graph, source: Source, rows: pd.DataFrame, rejected: list[Rejected]
+) -> dict[str, Any]:
+    folder = work.cohort
+    rows.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
+    listed = pd.DataFrame(rejected, columns=list(Rejected._fields))
+    listed.to_csv(folder / "rejected.csv", index=False, lineterminator="\n")
+    described = {
+        "format": FORMAT,
+        "key": work.key,
+        "graph": {"name": graph.name, "variables": describe_variables(graph)},
+        "size": work.size,
+        "source": source.about,
+        "read": len(rows) + len(rejected),
+        "kept": {split: list(rows["split"]).count(split) for split in SPLITS},
+        "rejected": count_by_reason(rejected),
+        "data_hash": content_hash(folder),
+        "versions": built_by(),
+    }
+    _write_card(folder, described, graph, rows, listed)
+    (folder / "cohort.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return described
+
+
+def _write_card(
+    folder: Path, described: dict[str, Any], graph: Graph, rows: pd.DataFrame, rejected: pd.DataFrame
+) -> None:
+    from causalcxr.report.card import render_card  # the report needs cohorts, and only who builds one needs it
+
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False) if graph.image else None
+    (folder / "card.html").write_text(render_card(described, graph, rows, rejected, images), "utf-8")
+
+
 def _write_images(
-    path: Path, rows: pd.DataFrame, source: Source, shape: tuple[int, ...], workers: int
-) -> dict[int, Unusable]:
+    works: Sequence[Workplace], rows: list[int], source: Source, channels: int, workers: int
+) -> list[dict[int, Unusable]]:
     """Write the images that can be used, in the order of `rows`; return the others by their position."""
-    unusable: dict[int, Unusable] = {}
-    with path.open("wb") as file, _progress(len(rows)) as progress:
-        _write_header(file, (len(rows), *shape))
-        start = file.tell()
-        for position, image in enumerate(_read_in_parallel(source, list(rows["row"]), workers)):
-            if isinstance(image, Unusable):
-                unusable[position] = image
-            else:
-                assert image.shape == shape and image.dtype == np.uint8, (image.shape, image.dtype)
-                file.write(image.tobytes())
-            progress.advance(progress.task_ids[0])
-        file.seek(0)
-        _write_header(file, (len(rows) - len(unusable), *shape))
-        assert file.tell() == start, "numpy leaves room in the header for a number of rows that changes"
-    return unusable
+    with ExitStack() as stack:
+        partials = [
+            stack.enter_context(closing(_partial(work, len(rows), (channels, work.size, work.size))))
+            for work in works
+        ]
+        position = min(partial.done for partial in partials)
+        if position:
+            log.info("goes on behind the %s of %s rows that are prepared", f"{position:,}", f"{len(rows):,}")
+        sizes = [work.size for work in works]
+        with progress_bar("prepare", len(rows), position, last_line=False) as advance:
+            for images in _decode(source, rows[position:], sizes, workers):
+                for partial, column in zip(partials, zip(*images, strict=True), strict=True):
+                    partial.append(position, column)
+                position += len(images)
+                advance("", len(images))
+        for partial in partials:
+            partial.finish()
+    return [partial.unusable for partial in partials]
 
 
-def _read_in_parallel(source: Source, rows: list[int], workers: int) -> Iterator[np.ndarray | Unusable]:
-    """Pixels in the order of `rows`, decoded by threads: Pillow frees Python's lock while it decodes."""
+def _partial(work: Workplace, rows: int, shape: tuple[int, ...]) -> PartialImages:
+    return PartialImages(work.cohort / "images.npy", work.journal, rows, shape)
+
+
+def _decode(
+    source: Source, rows: list[int], sizes: Sequence[int], workers: int
+) -> Iterator[Sequence[Sequence[np.ndarray | Unusable]]]:
+    """Chunks of pixels in the order of `rows`, decoded by threads: Pillow frees Python's lock while it decodes."""
     chunks = deque(rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
     waiting: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:
             while chunks or waiting:
                 while chunks and len(waiting) < AHEAD * workers:
-                    waiting.append(threads.submit(source.pixels, chunks.popleft()))
-                yield from waiting.popleft().result()
+                    waiting.append(threads.submit(source.pixels, chunks.popleft(), sizes))
+                yield waiting.popleft().result()
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _progress(total: int) -> Progress:
-    columns = (TextColumn("preparing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    progress.add_task("images", total=total)
-    return progress

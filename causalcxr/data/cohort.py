@@ -8,18 +8,10 @@ batch = train.batch([3, 1, 2])               # {"sex": int64 (3,), ..., "image":
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
-import torch
-from filelock import FileLock, Timeout
-from torch import Tensor
 
 from causalcxr.data.building import FORMAT, build, describe_variables
 from causalcxr.data.chexpert import chexpert_source
@@ -30,15 +22,15 @@ from causalcxr.data.mimic import mimic_source
 from causalcxr.data.mira import mira_source
 from causalcxr.data.morphomnist import morphomnist_source
 from causalcxr.data.nih import nih_source
+from causalcxr.data.opened import Cohort, Split, open_folder
 from causalcxr.data.padchest import padchest_source
+from causalcxr.data.place import Workplace, lock, remove_leftovers, workplace
 from causalcxr.data.simulated import simulator_source
 from causalcxr.data.source import Source
-from causalcxr.data.table import SPLITS
-from causalcxr.errors import CausalCXRError, DataError, nearest
+from causalcxr.errors import DataError
 from causalcxr.graph import Graph
-from causalcxr.values import encode
 
-__all__ = ["Cohort", "Split", "open_cohort", "prepare"]
+__all__ = ["Cohort", "Split", "open_cohort", "prepare", "prepare_into"]
 
 log = logging.getLogger(__name__)
 
@@ -53,106 +45,62 @@ READERS = {
     "mira": mira_source,
     "dicom": dicom_source,
 }
-BUILDING = ".building-"  # prefix of the temporary folder
-
-
-@dataclass(frozen=True, eq=False)
-class Cohort:
-    """Prepared data. `manifest` has row (in the source), path, patient_id, split and one column per attribute.
-
-    `rejected` counts the rows left out by reason (rejected.csv in `folder` lists them); `data_hash` is the sha256
-    of images.npy followed by manifest.csv; `source` says where the data came from, and for simulated data has the
-    seed and the knobs that `causalcxr.simulator` needs to make it again.
-    """
-
-    graph: Graph
-    size: int
-    folder: Path
-    manifest: pd.DataFrame
-    rejected: dict[str, int]
-    data_hash: str
-    source: dict[str, Any]
-    images: np.ndarray | None  # uint8 (N, C, H, W), read-only memory map
-
-    def split(self, name: str) -> "Split":
-        """The rows of train, val or test. Raises DataError for another name."""
-        if name not in SPLITS:
-            raise DataError(f"no split '{name}'; {nearest(name, SPLITS)}")
-        return Split(self, name)
-
-
-class Split:
-    """The rows of one split, numbered from 0 in the order of the manifest."""
-
-    def __init__(self, cohort: Cohort, name: str):
-        self.cohort, self.graph, self.name = cohort, cohort.graph, name
-        self.rows = np.flatnonzero(cohort.manifest["split"].to_numpy() == name)  # in the manifest
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def attributes(self) -> dict[str, Tensor]:
-        """All rows of every attribute, `(N,)`: class indices int64, numbers float32 in the graph's unit."""
-        rows = self.cohort.manifest.iloc[self.rows]
-        return {
-            name: encode(self.graph[name], rows[name].tolist(), len(rows)).contiguous()
-            for name in self.graph.attributes
-        }
-
-    @cached_property
-    def patients(self) -> np.ndarray:
-        """The patient of each row, text `(N,)`."""
-        return self.cohort.manifest["patient_id"].to_numpy(dtype=str)[self.rows]
-
-    @cached_property
-    def ids(self) -> np.ndarray:
-        """The row of the source, int64 `(N,)`; of simulated data the subject's id."""
-        return self.cohort.manifest["row"].to_numpy(dtype=np.int64)[self.rows]
-
-    def batch(self, indices: Tensor | np.ndarray | Sequence[int]) -> dict[str, Tensor]:
-        """Rows by number, in the order given: attributes `(B,)` and the graph's image, uint8 `(B, C, H, W)`."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        picked = torch.from_numpy(chosen)
-        batch = {name: values[picked] for name, values in self.attributes.items()}
-        if self.graph.image and self.cohort.images is not None:
-            batch[self.graph.image] = torch.from_numpy(self.cohort.images[self.rows[chosen]])
-        return batch
 
 
 def open_cohort(config: DataConfig, graph: Graph) -> Cohort:
-    """Open the cohort, prepared now if it isn't there.
+    """Open the cohort in `config.prepared`, or the one of `config.cache`, prepared now if it isn't there.
 
-    Raises DataError or ConfigError: see `prepare`; or a prepared folder that is damaged.
+    Raises DataError or ConfigError: see `prepare`; a prepared folder that is damaged, or that has no such size or
+    was made for a graph with other variables.
     """
-    return _open_folder(prepare(config, graph), config, graph)
+    if config.prepared:
+        return open_folder(_prepared_folder(config), config.size, graph)
+    return open_folder(prepare(config, graph), config.size, graph)
 
 
 def prepare(config: DataConfig, graph: Graph) -> Path:
     """Build the cohort in `config.cache` if it isn't there, and return its folder.
 
     The folder is built under a temporary name and moved into place whole; its name has a hash of everything that
-    its content depends on. Processes that want the same cohort wait for the one that builds it.
+    its content depends on. Processes that want the same cohort wait for the one that builds it; what a killed one
+    has done is taken over.
     Raises ConfigError: an impossible value. Raises DataError: missing folder, table or column, a patient in two
     splits, unknown split, empty split, no usable row, a full disk or a cache folder that can't be written.
     """
     check_config(config)
     source = READERS[config.source](config, graph)
-    cache = expand(config.cache)
-    folder = cache / f"{config.source}-{config.size}-{_key(config, graph, source)}"
-    if folder.exists():
-        return folder
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(cache)
-        with _lock(cache, folder.name):
-            if not folder.exists():
-                _build_whole(folder, config, graph, source)
-    except OSError as error:
-        raise DataError(
-            f"could not prepare '{folder}': {error.strerror or error}; free room or change data.cache"
-        ) from None
+    key = _key(config, graph, source)
+    folder = expand(config.cache) / f"{config.source}-{config.size}-{key}"
+    if not folder.exists():
+        _build_missing(
+            [Workplace(folder, folder.name, config.size, key)], config, graph, source, "change data.cache"
+        )
     return folder
+
+
+def prepare_into(
+    out: str | Path, config: DataConfig, graph: Graph, sizes: Sequence[int] = (), source: Source | None = None
+) -> list[Path]:
+    """Build the cohort in `out/SIZE` for each of the sizes, reading each image once; return these folders.
+
+    Without `sizes`, `config.size` is the only one. `source` takes the place of the reader that `config.source`
+    names. `data.prepared=OUT` trains on the result, wherever it is moved to.
+    Raises ConfigError or DataError: as `prepare` does, or a folder that holds something else.
+    """
+    sizes = sorted(set(sizes or [config.size]))
+    for size in sizes:
+        check_config(replace(config, size=size))
+    source = source or READERS[config.source](replace(config, size=sizes[0]), graph)
+    places = [expand(str(out)) / str(size) for size in sizes]
+    works = [
+        Workplace(place, f"{Path(out).name}/{size}", size, _key(replace(config, size=size), graph, source))
+        for place, size in zip(places, sizes, strict=True)
+    ]
+    for work in works:
+        _refuse_another(work)
+    if any(work.folder.exists() or not work.place.exists() for work in works):
+        _build_missing(works, config, graph, source, "choose another folder")
+    return places
 
 
 def _key(config: DataConfig, graph: Graph, source: Source) -> str:
@@ -174,77 +122,71 @@ def _key(config: DataConfig, graph: Graph, source: Source) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _lock(cache: Path, name: str) -> FileLock:
-    folder = cache / ".locks"
-    folder.mkdir(exist_ok=True)
-    return FileLock(folder / name)  # freed by the system when its process dies
-
-
-def _remove_leftovers(cache: Path) -> None:
-    """Remove what interrupted preparations left; a folder that somebody builds right now is locked."""
-    for folder in cache.glob(f"{BUILDING}*"):
-        try:
-            with _lock(cache, folder.name.removeprefix(BUILDING)).acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-        except Timeout:
-            log.info("another process is preparing %s", folder.name.removeprefix(BUILDING))
-
-
-def _build_whole(folder: Path, config: DataConfig, graph: Graph, source: Source) -> None:
-    temporary = folder.with_name(f"{BUILDING}{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died while we waited for the lock
+def _refuse_another(work: Workplace) -> None:
+    if not work.place.exists():
+        return
     try:
-        temporary.mkdir()
-        described = build(temporary, config, graph, source)
-        temporary.rename(folder)
-    except BaseException:  # Ctrl-C too
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    kept, rejected = described["kept"], described["rejected"]
-    log.info(
-        "%s: kept %s of %s rows (%s); rejected: %s",
-        folder.name,
-        f"{sum(kept.values()):,}",
-        f"{described['read']:,}",
-        ", ".join(f"{split} {n:,}" for split, n in kept.items()),
-        ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) or "none",
-    )
-
-
-def _open_folder(folder: Path, config: DataConfig, graph: Graph) -> Cohort:
-    try:
-        described = json.loads((folder / "cohort.json").read_text("utf-8"))
-        manifest = _read_manifest(folder / "manifest.csv", graph)
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False) if graph.image else None
-        n = sum(described["kept"].values())
-        if len(manifest) != n:
-            raise ValueError(f"manifest.csv has {len(manifest)} rows, cohort.json says {n}")
-        if graph.image and images is not None:
-            expected = (n, graph[graph.image].channels, config.size, config.size)
-            if images.shape != expected or images.dtype != np.uint8:
-                raise ValueError(f"images.npy is {images.dtype} {images.shape}, expected uint8 {expected}")
-            images = images.view(np.ndarray)  # indexing a plain array costs a third of indexing a memmap
-        cohort = Cohort(
-            graph=graph,
-            size=config.size,
-            folder=folder,
-            manifest=manifest,
-            rejected=described["rejected"],
-            data_hash=described["data_hash"],
-            source=described["source"],
-            images=images,
-        )
-        for split in SPLITS:
-            _ = cohort.split(split).attributes  # every label and number is one that the graph allows
-    except (OSError, ValueError, KeyError, CausalCXRError) as error:
-        reason = " ".join(str(error).split())
+        key = json.loads((work.place / "cohort.json").read_text("utf-8"))["key"]
+    except (OSError, ValueError, KeyError):
+        key = None
+    if key != work.key:
         raise DataError(
-            f"the prepared cohort '{folder}' is damaged ({reason}); delete it to prepare anew"
+            f"'{work.place}' holds something else, or a cohort of other settings or data; "
+            "choose another folder or delete it"
+        )
+
+
+def _build_missing(
+    works: Sequence[Workplace], config: DataConfig, graph: Graph, source: Source, advice: str
+) -> None:
+    """Build what isn't there. Raises DataError: a full disk or a folder that can't be written."""
+    places = [work.place for work in works]
+    try:
+        places[0].parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(places[0].parent, keep=[place for place in places if not place.exists()])
+        with ExitStack() as locks:
+            for place in places:
+                locks.enter_context(lock(place))
+            works = [work for work in works if not work.place.exists()]
+            if works:
+                _build_whole(works, config, graph, source)
+    except OSError as error:
+        kept = any(work.folder.exists() for work in works)
+        hint = "; the same command then goes on from what is done" if kept else ""
+        raise DataError(
+            f"could not prepare '{places[0]}': {error.strerror or error}; free room or {advice}{hint}"
         ) from None
-    return cohort
 
 
-def _read_manifest(path: Path, graph: Graph) -> pd.DataFrame:
-    types: dict[Hashable, Any] = {"row": np.int64, "path": str, "patient_id": str, "split": str}
-    types |= {name: str if graph[name].is_discrete else np.float32 for name in graph.attributes}
-    return pd.read_csv(path, dtype=types, keep_default_na=False)
+def _build_whole(works: Sequence[Workplace], config: DataConfig, graph: Graph, source: Source) -> None:
+    with ExitStack() as stack:
+        for work in works:
+            stack.enter_context(workplace(work))
+        described = build(works, config, graph, source)
+    for work, cohort in zip(works, described, strict=True):
+        kept, rejected = cohort["kept"], cohort["rejected"]
+        log.info(
+            "%s: kept %s of %s rows (%s); rejected: %s",
+            work.name,
+            f"{sum(kept.values()):,}",
+            f"{cohort['read']:,}",
+            ", ".join(f"{split} {n:,}" for split, n in kept.items()),
+            ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) or "none",
+        )
+
+
+def _prepared_folder(config: DataConfig) -> Path:
+    out = expand(config.prepared)
+    folder = out / str(config.size)
+    if not folder.is_dir():
+        if not out.is_dir():
+            raise DataError(
+                f"data.prepared: no folder '{out}'; make it with: causalcxr data prepare SOURCE ROOT OUT"
+            )
+        sizes = sorted(int(path.name) for path in out.iterdir() if path.name.isdecimal())
+        there = f"there is {', '.join(map(str, sizes))}" if sizes else "it has no cohort at all"
+        raise DataError(
+            f"data.prepared: '{out}' has no cohort of {config.size} pixels (data.size), {there}; "
+            "the presets hvae32 to hvae192 set data.size and the image model's together"
+        )
+    return folder

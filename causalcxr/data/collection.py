@@ -12,7 +12,7 @@ import pandas as pd
 
 from causalcxr.data.config import DataConfig
 from causalcxr.data.folder import fingerprint
-from causalcxr.data.images import MODES, read_image
+from causalcxr.data.images import MODES, read_sizes
 from causalcxr.data.source import Source, Unusable
 from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph, Variable
@@ -61,16 +61,14 @@ class Collection:
         where = f"{self.name} in '{self.root}'"
         channels = channels_of(graph)
         if not channels:
-            return Source(where, about, key, lambda: self.table, lambda rows: [], lambda: self.unusable)
+            return Source(where, about, key, lambda: self.table, lambda rows, sizes: [], lambda: self.unusable)
         paths = self.table["path"].tolist()
         key["files"] = fingerprint(self.root / path for row, path in enumerate(paths) if row not in self.unusable)
         bits = self.bits or [16] * len(paths)
         inverted = self.inverted or [False] * len(paths)
 
-        def pixels(rows: Sequence[int]) -> list[np.ndarray | Unusable]:
-            return [
-                read_image(self.root / paths[row], config.size, channels, bits[row], inverted[row]) for row in rows
-            ]
+        def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:
+            return [read_sizes(self.root / paths[row], sizes, channels, bits[row], inverted[row]) for row in rows]
 
         return Source(where, about, key, lambda: self.table, pixels, lambda: self.unusable)
 

@@ -21,6 +21,7 @@ class DataConfig:
     root: str = ""  # folder that holds the images and the table; ~ and $VARIABLES are expanded
     table: str = "metadata.csv"  # CSV, relative to root (folder, mira, dicom)
     cache: str = "cache"  # folder in which prepared cohorts are kept
+    prepared: str = ""  # folder that `causalcxr data prepare` wrote; then no other key but size is read
     size: int = 64  # pixels a side
     columns: dict[str, str] = field(default_factory=dict)  # what we need -> column of the table
     labels: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> {value in table: label}

@@ -50,8 +50,8 @@ def dicom_source(config: DataConfig, graph: Graph) -> Source:
     def read() -> tuple[pd.DataFrame, dict[int, Unusable]]:  # headers, only when a cohort is prepared
         return _read_headers(files, root, joined, extra, config)
 
-    def pixels(rows: Sequence[int]) -> list[np.ndarray | Unusable]:
-        return [read_dicom(files[row], config.size, channels) for row in rows]
+    def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:
+        return [read_dicom(files[row], sizes, channels) for row in rows]
 
     about = {"source": config.source, "root": str(root), "table": config.table if joined is not None else ""}
     about |= {"views": list(config.views)}

@@ -5,6 +5,7 @@ inversion of MONOCHROME1. The result is scaled by the range that the header give
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from causalcxr.data.images import constant, fit
+from causalcxr.data.images import centre_square, constant, resize
 from causalcxr.data.source import Unusable
 
 __all__ = ["TAGS", "read_dicom", "read_tags", "shown_levels"]
@@ -33,20 +34,21 @@ def read_tags(path: Path) -> dict[str, str] | Unusable:
         return _broken(path, error)
 
 
-def read_dicom(path: Path, size: int, channels: int) -> np.ndarray | Unusable:
-    """The image as it is meant to be shown, as `uint8 (channels, size, size)`, or why it can't be used."""
+def read_dicom(path: Path, sizes: Sequence[int], channels: int) -> list[np.ndarray | Unusable]:
+    """The image as it is meant to be shown, `uint8 (channels, size, size)` of each size; or why it is unusable."""
     try:
         file = dcmread(path)
         if problem := _unusable(file, path):
-            return problem
-        pixels = fit(Image.fromarray(shown_levels(file)), size, channels)
+            return [problem] * len(sizes)
+        square = centre_square(Image.fromarray(shown_levels(file)))
+        images = [resize(square, size, channels) for size in sizes]
     except FileNotFoundError:
-        return Unusable("missing file", f"no file '{path}'")
+        return [Unusable("missing file", f"no file '{path}'")] * len(sizes)
     except MemoryError:
         raise
     except Exception as error:  # as for other images: no malformed file may end a preparation of hours
-        return _broken(path, error)
-    return constant(pixels, str(path)) or pixels
+        return [_broken(path, error)] * len(sizes)
+    return [constant(image, str(path)) or image for image in images]
 
 
 def shown_levels(file: Dataset) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from causalcxr.data.config import DataConfig, expand
-from causalcxr.data.images import MODES, read_image
+from causalcxr.data.images import MODES, read_sizes
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import find_columns, read_table
 from causalcxr.errors import DataError
@@ -28,15 +28,15 @@ def folder_source(config: DataConfig, graph: Graph) -> Source:
     columns = find_columns(config, graph, table, where)
     key: dict[str, str] = {"table": hashlib.sha256(path.read_bytes()).hexdigest()}
     if not graph.image:
-        return Source(where, _about(config, root), key, lambda: table, lambda rows: [])
+        return Source(where, _about(config, root), key, lambda: table, lambda rows, sizes: [])
     channels = graph[graph.image].channels
     if channels not in MODES:
         raise DataError(f"graph '{graph.name}': an image file gives 1 or 3 channels, not {channels}")
     files = [root / name.strip() for name in table[columns["path"]]]
     key["files"] = fingerprint(files)
 
-    def pixels(rows: Sequence[int]) -> list[np.ndarray | Unusable]:
-        return [read_image(files[row], config.size, channels) for row in rows]
+    def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:
+        return [read_sizes(files[row], sizes, channels) for row in rows]
 
     return Source(where, _about(config, root), key, lambda: table, pixels)
 

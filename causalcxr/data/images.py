@@ -1,5 +1,6 @@
 """An image file to 8-bit pixels of the wanted size: centre crop to a square, resize with antialiasing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image, ImageFile
 
 from causalcxr.data.source import Unusable
 
-__all__ = ["constant", "fit", "read_image"]
+__all__ = ["centre_square", "constant", "read_image", "read_sizes", "resize"]
 
 MODES = {1: "L", 3: "RGB"}
 GAP = 4  # a JPEG may be decoded at a fraction of its size, as long as this many pixels make one of the result
@@ -23,11 +24,29 @@ def read_image(
     A file said to keep fewer `bits` in 16 is scaled by the range of these, unless it has higher levels. `inverted`
     is an image whose bones are dark.
     """
+    return read_sizes(path, (size,), channels, bits, inverted)[0]
+
+
+def read_sizes(
+    path: Path, sizes: Sequence[int], channels: int, bits: int = 16, inverted: bool = False
+) -> list[np.ndarray | Unusable]:
+    """What `read_image` gives for each of the sizes; decoded once (a JPEG once at each fraction)."""
+    decoded: dict[tuple[int, int], Image.Image] = {}
+    return [_read(path, size, channels, bits, inverted, decoded) for size in sizes]
+
+
+def _read(
+    path: Path, size: int, channels: int, bits: int, inverted: bool, decoded: dict[tuple[int, int], Image.Image]
+) -> np.ndarray | Unusable:
+    """`decoded` keeps the centre squares of the file by the resolution that the decoder was asked for."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image:  # reads the header only
             if isinstance(image, ImageFile.ImageFile):
                 image.draft(None, (GAP * size, GAP * size))  # several times faster for large JPEGs
-            pixels = _pixels(image, size, channels, bits)
+            resolution = image.size
+            if resolution not in decoded:
+                decoded[resolution] = centre_square(_grey_or_colour(image, channels, bits))
+        pixels = resize(decoded[resolution], size, channels)
     except FileNotFoundError:
         return Unusable("missing file", f"no file '{path}'")
     except MemoryError:
@@ -46,11 +65,15 @@ def constant(pixels: np.ndarray, path: str) -> Unusable | None:
     return None
 
 
-def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """The largest centred square, resized to `uint8 (channels, size, size)`. Modes L, RGB, and F of 0..255."""
+def centre_square(image: Image.Image) -> Image.Image:
+    """The largest centred square."""
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
-    image = image.crop((left, top, left + square, top + square))
+    return image.crop((left, top, left + square, top + square))
+
+
+def resize(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """A square image of mode L, RGB, or F with levels 0..255, as `uint8 (channels, size, size)`."""
     resized = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     if resized.dtype != np.uint8:
         resized = np.rint(resized.clip(0, 255)).astype(np.uint8)
@@ -58,10 +81,10 @@ def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return np.broadcast_to(resized, (channels, size, size))
 
 
-def _pixels(image: Image.Image, size: int, channels: int, bits: int) -> np.ndarray:
+def _grey_or_colour(image: Image.Image, channels: int, bits: int) -> Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return fit(_more_than_eight_bits(image, bits), size, channels)
-    return fit(image.convert(MODES[channels]), size, channels)
+        return _more_than_eight_bits(image, bits)
+    return image.convert(MODES[channels])
 
 
 def _more_than_eight_bits(image: Image.Image, bits: int) -> Image.Image:

@@ -45,8 +45,8 @@ def morphomnist_source(config: DataConfig, graph: Graph) -> Source:
     digest = hashlib.sha256(images.data)
     digest.update(table.to_csv(index=False).encode())
 
-    def pixels(rows: Sequence[int]) -> list[np.ndarray | Unusable]:
-        return [constant(images[row], paths[row]) or _pad(images[row], config.size) for row in rows]
+    def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:
+        return [[constant(images[row], paths[row]) or _pad(images[row], size) for size in sizes] for row in rows]
 
     about = {"source": config.source, "root": str(root)}
     return Source(f"Morpho-MNIST in '{root}'", about, {"content": digest.hexdigest()}, lambda: table, pixels)

@@ -45,17 +45,18 @@ def simulator_source(config: DataConfig, graph: Graph) -> Source:
             {"path": paths, "patient_id": [f"sim-{i:07d}" for i in ids], "split": splits} | columns
         )
 
-    def pixels(rows: Sequence[int]) -> list[np.ndarray]:
+    def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray]]:
         with torch.no_grad():
             noise = simulator.noise(config.seed, rows)
-            image = simulator.render(
-                noise, simulator.attributes(noise, knobs=knobs), size=config.size, knobs=knobs
-            )
-            return list((image * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+            values = simulator.attributes(noise, knobs=knobs)
+            images = [simulator.render(noise, values, size=size, knobs=knobs) for size in sizes]
+            levels = [(image * 255).round().clamp(0, 255).to(torch.uint8).numpy() for image in images]
+            return [list(row) for row in zip(*levels, strict=True)]
 
     counts = {"train": config.train, "val": config.val, "test": config.test}
-    about = {"source": config.source, "seed": config.seed, "knobs": dict(config.knobs), **counts}
-    return Source("the simulator", about, {"code": _code_hash()}, table, pixels)
+    columns = {name: config.columns.get(name, name) for name in graph.attributes}
+    about = {"source": config.source, "seed": config.seed, "knobs": dict(config.knobs), "columns": columns}
+    return Source("the simulator", about | counts, {"code": _code_hash()}, table, pixels)
 
 
 def _knobs(config: DataConfig) -> simulator.Knobs:

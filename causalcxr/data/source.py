@@ -21,15 +21,16 @@ class Unusable(NamedTuple):
 class Source:
     """One opened source; nothing but its table has been read.
 
-    `table()` has text columns only, under the source's own names. `pixels(rows)` reads the rows of the table with
-    these numbers: `uint8 (C, size, size)` each, or Unusable. `unusable()` has the rows that the reader itself
-    rejects, such as lateral views. `about` is stored with the cohort; `key` is whatever else the content depends
-    on. Both are JSON.
+    `table()` has text columns only, under the source's own names. `pixels(rows, sizes)` reads the rows of the
+    table with these numbers, each once: for every row `uint8 (C, size, size)` or Unusable for each of the sizes.
+    What comes for one size doesn't depend on the others, nor what comes for one row. `unusable()` has the rows
+    that the reader itself rejects, such as lateral views. `about` is stored with the cohort; `key` is whatever
+    else the content depends on. Both are JSON.
     """
 
     where: str  # how an error names it: "table '/data/metadata.csv'"
     about: dict[str, Any]
     key: dict[str, Any]
     table: Callable[[], pd.DataFrame]
-    pixels: Callable[[Sequence[int]], Sequence[np.ndarray | Unusable]]
+    pixels: Callable[[Sequence[int], Sequence[int]], Sequence[Sequence[np.ndarray | Unusable]]]
     unusable: Callable[[], Mapping[int, Unusable]] = dict  # none

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from causalcxr import simulator
-from causalcxr.config import Config
 from causalcxr.data.cohort import Cohort
 from causalcxr.graph import Graph
 
@@ -56,12 +55,12 @@ def _as_key(value: Any) -> Any:
     return tuple(value.tolist()) if isinstance(value, Tensor) else value
 
 
-def find_truth(config: Config, cohort: Cohort) -> Truth | None:
+def find_truth(cohort: Cohort) -> Truth | None:
     """The truth behind a cohort; None unless it is simulated, with the simulator's own labels."""
     if cohort.source.get("source") != "simulator":
         return None
     knobs, graph = simulator.Knobs(**cohort.source["knobs"]), cohort.graph
-    columns = {name: config.data.columns.get(name, name) for name in graph.attributes}
+    columns = {name: cohort.source["columns"][name] for name in graph.attributes}
     simulated = simulator.graph(knobs)
     if any(graph[name].labels != simulated[column].labels for name, column in columns.items()):
         log.info("no exact metrics: the labels of graph '%s' are not the simulator's", graph.name)

@@ -153,6 +153,7 @@ def _warnings(results: Results, provenance: Mapping[str, Any]) -> list[str]:
 def _settings(config: Config) -> str:
     """The configuration without the places where things lie on this machine."""
     settings = yaml.safe_load(to_yaml(config))
-    for section, key in ((None, "run"), (None, "graph"), ("data", "root"), ("data", "cache")):
-        (settings[section] if section else settings).pop(key)
+    for section, *keys in ((None, "run", "graph", "base"), ("data", "root", "cache", "prepared")):
+        for key in keys:
+            (settings[section] if section else settings).pop(key)
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

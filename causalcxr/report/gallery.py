@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalcxr.graph import Graph, Variable
+from causalcxr.graph import Graph
 from causalcxr.mechanisms.hvae import Elbo
-from causalcxr.metrics.interventions import describe, readable
+from causalcxr.metrics.interventions import describe
 from causalcxr.metrics.truth import Truth
 from causalcxr.randomness import Draws
+from causalcxr.report.captions import caption
 from causalcxr.report.figures import (
     Band,
     bands_figure,
@@ -27,7 +28,6 @@ from causalcxr.values import Batch
 
 __all__ = [
     "Gallery",
-    "caption",
     "choose_rows",
     "draw_contrast",
     "draw_gallery",
@@ -155,18 +155,6 @@ def draw_samples(graph: Graph, model: Batch, data: Batch, path: Path) -> None:
             rows = range(start, min(start + SAMPLE_COLUMNS, len(images)))
             bands.append(Band(label, [images[i] for i in rows], [caption(graph, batch, i) for i in rows]))
     save_png(bands_figure(bands), path)
-
-
-def caption(graph: Graph, batch: Batch, row: int) -> list[str]:
-    """The attributes of one row in words, one line each; numbers get their name, but no unit (it is too wide)."""
-    return [_line(graph[name], batch[name][row]) for name in graph.attributes]
-
-
-def _line(variable: Variable, value: Any) -> str:
-    text = readable(variable, value)
-    if variable.is_discrete:
-        return f"{variable.name} {text}" if text.isdigit() else text
-    return f"{variable.name} {text.removesuffix(variable.unit).strip()}"
 
 
 def _describe_row(graph: Graph, batch: Batch, row: int) -> str:

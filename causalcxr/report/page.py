@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from causalcxr.graph import Graph
 from causalcxr.metrics.images import Key
 from causalcxr.metrics.summary import Entry, Metrics
 
-__all__ = ["Report", "figure_source", "interval_text", "number_text", "render"]
+__all__ = ["Report", "figure_source", "interval_text", "number_text", "page_template", "png_source", "render"]
 
 NARROWEST = 1e-4  # an interval that is narrower is shown by its value alone
 ROUNDING = 1e-9  # below this a number is a zero with the rounding of float64
@@ -42,22 +42,9 @@ class Report:
 
 def render(report: Report) -> str:
     """The report as HTML."""
-    environment = Environment(
-        loader=PackageLoader("causalcxr.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "source": figure_source,
-        "number": number_text,
-        "interval": interval_text,
-        "parts": interval_parts,
-    }
     metrics = report.metrics
     names = list(dict.fromkeys(key[1] for key in metrics if key[0] == "reversibility"))
-    return environment.get_template("report.html.j2").render(
+    return page_template("report.html.j2").render(
         report=report,
         metrics={"/".join(key): entry for key, entry in metrics.items()},
         get=metrics.get,
@@ -72,9 +59,32 @@ def render(report: Report) -> str:
     )
 
 
+def page_template(name: str) -> Template:
+    """A template of this folder, with our filters; what is filled in is escaped."""
+    environment = Environment(
+        loader=PackageLoader("causalcxr.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "source": figure_source,
+        "number": number_text,
+        "interval": interval_text,
+        "parts": interval_parts,
+    }
+    return environment.get_template(name)
+
+
 def figure_source(path: Path) -> str:
     """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+    return png_source(Path(path).read_bytes())
+
+
+def png_source(content: bytes) -> str:
+    """The content of a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def number_text(value: Any, digits: int = 3) -> str:

@@ -32,11 +32,11 @@ from causalcxr.data import building, prepare
 from causalcxr.data.config import DataConfig
 from causalcxr.graph import load_graph
 
-def read_and_die(source, rows, workers):
-    yield from source.pixels(rows[:3])
+def read_and_die(source, rows, sizes, workers):
+    yield source.pixels(rows[:3], sizes)
     os.kill(os.getpid(), signal.SIGKILL)
 
-building._read_in_parallel = read_and_die
+building._decode = read_and_die
 prepare(DataConfig(source="folder", root={root!r}, cache={cache!r}, size=16), load_graph("chest_without_race"))
 """
 
@@ -56,6 +56,7 @@ def test_a_second_call_finds_it(make_folder, rows, chest, monkeypatch):
     assert prepare(config, chest) == folder
     assert prepare(dataclasses.replace(config, workers=3), chest) == folder
     assert folder.name.startswith("folder-16-") and sorted(content(folder)) == [
+        "card.html",
         "cohort.json",
         "images.npy",
         "manifest.csv",
@@ -157,11 +158,11 @@ def test_a_preparation_under_way_is_not_cleared(make_folder, rows, chest):
 def test_an_interrupted_preparation_leaves_nothing(make_folder, rows, chest, monkeypatch, error):
     config = make_folder(rows)
 
-    def stop(path, size, channels):
+    def stop(path, sizes, channels):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("causalcxr.data.folder.read_image", stop)
+        patch.setattr("causalcxr.data.folder.read_sizes", stop)
         with pytest.raises(type(error)):
             prepare(config, chest)
     assert left_in(config.cache) == []

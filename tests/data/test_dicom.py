@@ -68,11 +68,11 @@ def expected(file: Dataset, low: float, high: float) -> np.ndarray:
 
 
 def check_pixels(path: Path, levels: np.ndarray) -> None:
-    pixels = read_dicom(path, SIDE, 1)
+    pixels = read_dicom(path, [SIDE], 1)[0]
     assert isinstance(pixels, np.ndarray), pixels
     assert pixels.shape == (1, SIDE, SIDE) and pixels.dtype == np.uint8
     assert np.abs(pixels[0] - levels).max() <= ROUNDING
-    assert np.array_equal(read_dicom(path, SIDE, 3), np.repeat(pixels, 3, 0))
+    assert np.array_equal(read_dicom(path, [SIDE], 3)[0], np.repeat(pixels, 3, 0))
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
@@ -83,12 +83,12 @@ def test_without_a_window_the_range_of_the_bits_stored_is_shown(tmp_path, bits, 
     low = -(2 ** (bits - 1)) if signed else 0
     check_pixels(path, expected(file, low, low + 2**bits - 1))
     ramp = np.linspace(0, 255, SIDE**2).reshape(SIDE, SIDE)
-    assert np.abs(read_dicom(path, SIDE, 1)[0] - ramp).max() <= 0.5 + 255 / 2**bits  # the known answer
+    assert np.abs(read_dicom(path, [SIDE], 1)[0][0] - ramp).max() <= 0.5 + 255 / 2**bits  # the known answer
 
 
 def test_a_faint_image_is_not_stretched(tmp_path):
     file = radiograph(12, PixelData=np.linspace(1000, 2000, SIDE**2).astype("u2").tobytes())
-    pixels = read_dicom(write(file, tmp_path / "a.dcm"), SIDE, 1)
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
     assert pixels.min() == round(1000 / 4095 * 255) and pixels.max() == round(2000 / 4095 * 255)
 
 
@@ -115,7 +115,7 @@ def test_a_window_has_the_known_answer(tmp_path):
 def test_rescaled_levels_without_a_window(tmp_path):
     file = radiograph(12, RescaleSlope=-2, RescaleIntercept=100)  # high stored values are low ones
     ramp = np.linspace(255, 0, SIDE**2).reshape(SIDE, SIDE)
-    pixels = read_dicom(write(file, tmp_path / "a.dcm"), SIDE, 1)
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
     assert np.abs(pixels[0] - ramp).max() <= 0.5 + 255 / 4096
 
 
@@ -153,9 +153,9 @@ def test_a_modality_lut(tmp_path):
 @pytest.mark.parametrize("tags", [{}, {"WindowCenter": 2048, "WindowWidth": 1000}])
 def test_bones_are_white_whatever_the_photometric_interpretation(tmp_path, tags):
     file = radiograph(12, **tags)
-    plain = read_dicom(write(file, tmp_path / "2.dcm"), SIDE, 1).astype(int)
+    plain = read_dicom(write(file, tmp_path / "2.dcm"), [SIDE], 1)[0].astype(int)
     file.PhotometricInterpretation = "MONOCHROME1"
-    inverted = read_dicom(write(file, tmp_path / "1.dcm"), SIDE, 1)
+    inverted = read_dicom(write(file, tmp_path / "1.dcm"), [SIDE], 1)[0]
     assert np.abs(255 - plain - inverted).max() <= 1  # a half is rounded up on both sides
 
 
@@ -163,11 +163,11 @@ def test_bones_are_white_whatever_the_photometric_interpretation(tmp_path, tags)
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_lossless_compression_changes_nothing(tmp_path, syntax, bits):
     file = radiograph(bits, seed=3)
-    plain = read_dicom(write(file, tmp_path / "plain.dcm"), SIDE, 1)
+    plain = read_dicom(write(file, tmp_path / "plain.dcm"), [SIDE], 1)[0]
     if syntax == JPEG2000Lossless:
         pytest.importorskip("openjpeg", reason="pylibjpeg-openjpeg (extra dicom) is not installed")
     file.compress(syntax)
-    assert np.array_equal(read_dicom(write(file, tmp_path / "small.dcm"), SIDE, 1), plain)
+    assert np.array_equal(read_dicom(write(file, tmp_path / "small.dcm"), [SIDE], 1)[0], plain)
 
 
 def test_baseline_jpeg_as_pillow_writes_it(tmp_path):
@@ -179,7 +179,7 @@ def test_baseline_jpeg_as_pillow_writes_it(tmp_path):
     file.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     file.PixelData = encapsulate([coded.getvalue()])
     file["PixelData"].is_undefined_length = True
-    pixels = read_dicom(write(file, tmp_path / "a.dcm"), SIDE, 1)
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
     decoded = np.asarray(Image.open(coded))
     assert np.abs(pixels[0].astype(int) - decoded).max() <= 1  # decoders may round otherwise
     assert np.abs(pixels[0].astype(int) - smooth).mean() < 2
@@ -202,7 +202,7 @@ def compare(file: Dataset, path: Path) -> None:
     slope, offset = np.polyfit(shown.ravel().astype(float), levels.ravel().astype(float), 1)
     assert np.abs(slope * shown + offset - levels).max() < 0.01
     assert slope > 0
-    assert isinstance(read_dicom(path, SIDE, 1), np.ndarray)
+    assert isinstance(read_dicom(path, [SIDE], 1)[0], np.ndarray)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom remarks on flaws of some of its test files
@@ -235,7 +235,7 @@ def test_files_that_come_with_pydicom(name):
     ],
 )
 def test_files_that_are_no_radiograph_are_refused(name, reason):
-    answer = read_dicom(shipped(name), SIDE, 1)
+    answer = read_dicom(shipped(name), [SIDE], 1)[0]
     assert isinstance(answer, Unusable) and answer.reason == reason and name in answer.detail
     assert "\n" not in answer.detail
 
@@ -243,16 +243,16 @@ def test_files_that_are_no_radiograph_are_refused(name, reason):
 def test_several_frames_are_refused(tmp_path):
     file = radiograph(8, NumberOfFrames=2)
     file.PixelData *= 2
-    answer = read_dicom(write(file, tmp_path / "a.dcm"), SIDE, 1)
+    answer = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
     assert answer == Unusable(
         "multi-frame", f"'{tmp_path / 'a.dcm'}' has 2 frames; a radiograph has one: split the file"
     )
 
 
 def test_a_file_that_is_not_there_or_constant(tmp_path):
-    assert read_dicom(tmp_path / "none.dcm", SIDE, 1).reason == "missing file"
+    assert read_dicom(tmp_path / "none.dcm", [SIDE], 1)[0].reason == "missing file"
     black = radiograph(8, PixelData=bytes(SIDE**2))
-    assert read_dicom(write(black, tmp_path / "a.dcm"), SIDE, 1).reason == "constant image"
+    assert read_dicom(write(black, tmp_path / "a.dcm"), [SIDE], 1)[0].reason == "constant image"
 
 
 def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
@@ -262,13 +262,13 @@ def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
     path = write(file, tmp_path / "a.dcm")
     decoder = pydicom.pixels.decoders.base.get_decoder(JPEGLSLossless)
     monkeypatch.setattr(decoder, "_available", {})
-    answer = read_dicom(path, SIDE, 1)
+    answer = read_dicom(path, [SIDE], 1)[0]
     assert answer.reason == "no decoder"
     assert answer.detail.endswith(
         "no package that decodes JPEG-LS Lossless Image Compression is installed; pip install 'causalcxr[dicom]'"
     )
     file.file_meta.TransferSyntaxUID = MPEG2MPML
-    assert read_dicom(write(file, tmp_path / "b.dcm"), SIDE, 1).reason == "no decoder"
+    assert read_dicom(write(file, tmp_path / "b.dcm"), [SIDE], 1)[0].reason == "no decoder"
 
 
 PEOPLE = [  # file, PatientID, PatientSex, PatientAge, ViewPosition, what becomes of it
@@ -319,7 +319,7 @@ def test_every_file_is_kept_or_rejected_for_its_reason(folder, check_every_row):
         ["a/3.DCM", "val", "male", 1.5, "No Finding"],
         ["b/IM0001", "test", "female", 40, "Pleural Effusion"],
     ]
-    assert np.array_equal(cohort.images[0], read_dicom(Path(config.root, "a/1.dcm"), SIDE, 1))
+    assert np.array_equal(cohort.images[0], read_dicom(Path(config.root, "a/1.dcm"), [SIDE], 1)[0])
 
 
 def test_no_name_and_no_number_of_a_patient_is_kept(folder):

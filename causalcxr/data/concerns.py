@@ -1,0 +1,121 @@
+"""What a person should know of a cohort before training on it, in a line each."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from causalcxr.data.summary import by_split, label_counts, split_sizes
+from causalcxr.data.table import SPLITS
+from causalcxr.graph import Graph, Variable
+
+__all__ = ["find_concerns"]
+
+RARE = 0.05  # share of the rows below which a label is rare
+CONSTANT = 0.99  # share of the rows from which one value makes an attribute almost constant
+NARROW = 0.01  # standard deviation as a share of the graph's range, below which an attribute is almost constant
+FEW = 50  # patients, below which a split says little
+REJECTED = 0.5  # share of the rows read
+DIFFERENT = 0.1  # distance of two splits' laws, in shares of the rows
+FALSE_ALARM = 0.001  # at most, for each attribute and pair of splits, were their patients drawn from one law
+
+
+def find_concerns(graph: Graph, manifest: pd.DataFrame, rejected: Mapping[str, int]) -> list[str]:
+    """Warnings of one line; none if all is well. `rejected` counts the rejected rows by reason."""
+    concerns = [*_rejections(len(manifest), rejected), *_patients(manifest)]
+    for name in graph.attributes:
+        variable = graph[name]
+        constant = list(_constant(variable, manifest))
+        concerns += constant or [*_rare(variable, manifest), *_different(variable, manifest)]
+    return concerns
+
+
+def _rejections(kept: int, rejected: Mapping[str, int]) -> Iterator[str]:
+    n = sum(rejected.values())
+    if n > REJECTED * (kept + n):
+        reason, most = max(rejected.items(), key=lambda item: item[1])
+        share = _percent(n / (kept + n))
+        yield f"{share} of the rows read are rejected, most as '{reason}' ({most:,}); rejected.csv lists them"
+
+
+def _patients(manifest: pd.DataFrame) -> Iterator[str]:
+    pairs = set(zip(manifest["patient_id"], manifest["split"], strict=True))
+    if n := sum(splits > 1 for splits in Counter(patient for patient, _ in pairs).values()):
+        yield f"{n:,} {'patient is' if n == 1 else 'patients are'} in two splits: some test rows are no new people"
+    for split, (_, patients) in split_sizes(manifest).items():
+        if split in SPLITS and patients < FEW:
+            yield f"{split} has few patients ({patients:,}): what is measured on it has wide intervals"
+
+
+def _constant(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
+    found = by_split(manifest, variable.name)["all"]
+    values, counts = np.unique(found, return_counts=True)
+    most = counts.argmax()
+    if counts[most] >= CONSTANT * len(found):
+        text = f"'{values[most]}'" if variable.is_discrete else f"{values[most]:g} {variable.unit}".strip()
+        share = _percent(counts[most] / len(found))
+        yield f"{variable.name} is almost constant: {share} of the rows are {text}"
+    elif not variable.is_discrete and found.std() < NARROW * (variable.bounds[1] - variable.bounds[0]):
+        low, high = variable.bounds
+        yield (
+            f"{variable.name} is almost constant: its standard deviation is {found.std():.2g}, "
+            f"the graph's range {low:g} to {high:g} {variable.unit}".strip()
+        )
+
+
+def _rare(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
+    if not variable.is_discrete:
+        return
+    for label, counts in label_counts(variable, manifest).items():
+        n, share = counts["all"], counts["all"] / len(manifest)
+        absent = [split for split in SPLITS if counts[split] == 0]
+        if n == 0:
+            yield f"{variable.name} is never '{label}': nothing can be learned of it; leave it out of the graph"
+        elif absent:
+            yield f"{variable.name} is never '{label}' in {' and '.join(absent)} ({n:,} rows in all)"
+        elif share < RARE:
+            yield f"{variable.name} is imbalanced: {_percent(share)} of the rows ({n:,}) are '{label}'"
+
+
+def _different(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
+    sizes, parts = split_sizes(manifest), by_split(manifest, variable.name)
+    for first, second in combinations(SPLITS, 2):
+        apart = _labels_apart if variable.is_discrete else _numbers_apart
+        distance, how = apart(variable, parts[first], parts[second])
+        if distance > max(DIFFERENT, _chance(variable, sizes[first][1], sizes[second][1])):
+            yield f"{variable.name} differs between {first} and {second}: {how}"
+
+
+def _labels_apart(variable: Variable, first: np.ndarray, second: np.ndarray) -> tuple[float, str]:
+    """Total variation distance, and the label that differs most."""
+    shares = {label: ((first == label).mean(), (second == label).mean()) for label in variable.labels}
+    label = max(shares, key=lambda label: abs(shares[label][0] - shares[label][1]))
+    one, other = (_percent(share) for share in shares[label])
+    how = f"'{label}' is {one} of the rows of the one, {other} of the other"
+    return float(sum(abs(a - b) for a, b in shares.values()) / 2), how
+
+
+def _numbers_apart(variable: Variable, first: np.ndarray, second: np.ndarray) -> tuple[float, str]:
+    """Kolmogorov-Smirnov distance, and both medians."""
+    values = np.concatenate([first, second])
+    below = [np.searchsorted(np.sort(x), values, side="right") / len(x) for x in (first, second)]
+    distance = float(np.abs(below[0] - below[1]).max())
+    how = f"the medians are {np.median(first):.4g} and {np.median(second):.4g} {variable.unit}".strip()
+    return distance, f"{how}, the cumulative shares up to {_percent(distance)} apart"
+
+
+def _chance(variable: Variable, n: int, m: int) -> float:
+    """The distance that at most FALSE_ALARM of two samples of one law exceed (Hoeffding; Smirnov for numbers).
+
+    Counted in patients, since rows of one patient are alike.
+    """
+    events = max(1, 2 ** (len(variable.labels) - 1) - 1)  # sets of labels whose shares can differ
+    return math.sqrt(math.log(2 * events / FALSE_ALARM) / 2 * (1 / n + 1 / m))
+
+
+def _percent(share: float) -> str:
+    text = f"{100 * share:.3g} %"
+    return "over 99.9 %" if share < 1 and text == "100 %" else text

@@ -1,0 +1,118 @@
+"""An images.npy that grows chunk by chunk and outlives a kill: a journal beside it says which rows are done.
+
+A chunk is first appended to the images and then noted in the journal with its checksum, so that whatever stands
+in the journal stands in the images. What a dead process wrote after its last note is cut off.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from causalcxr.data.source import Unusable
+
+__all__ = ["PartialImages"]
+
+
+class PartialImages:
+    """The images of `rows` rows in `path`, as far as they are done; unusable rows leave no gap.
+
+    `done` counts the rows that need not be read again; `unusable` has those without an image, by position.
+    """
+
+    def __init__(self, path: Path, journal: Path, rows: int, shape: tuple[int, ...]):
+        self.rows, self.shape = rows, shape
+        self.done, self.kept = 0, 0
+        self.unusable: dict[int, Unusable] = {}
+        for file in (path, journal):
+            file.touch()
+        self._images = path.open("r+b", buffering=0)
+        self._journal = journal.open("r+b", buffering=0)
+        self._take_over()
+
+    def append(self, position: int, images: Sequence[np.ndarray | Unusable]) -> None:
+        """Add the rows from `position` on; those that are done already are skipped. Raises OSError: disk full."""
+        assert position <= self.done, (position, self.done)
+        images = images[self.done - position :]
+        if not images:
+            return
+        unusable = {self.done + i: image for i, image in enumerate(images) if isinstance(image, Unusable)}
+        usable = [image for image in images if isinstance(image, np.ndarray)]
+        assert all(image.shape == self.shape and image.dtype == np.uint8 for image in usable), self.shape
+        content = b"".join(image.tobytes() for image in usable)
+        note = {"rows": len(images), "unusable": unusable, "crc": zlib.crc32(content)}
+        _write(self._images, content)
+        _write(self._journal, _line(note))
+        self._count(note)
+
+    def finish(self) -> None:
+        """Give the file the header that fits what was kept, and flush it to disk."""
+        self._images.seek(0)
+        self._write_header(self.kept)
+        os.fsync(self._images.fileno())
+
+    def close(self) -> None:
+        """Close both files; what is done stays."""
+        self._images.close()
+        self._journal.close()
+
+    def _take_over(self) -> None:
+        """Start behind the last chunk whose note and images are whole."""
+        self._write_header(self.rows)
+        length = self._count_whole(self._journal.read().splitlines(keepends=True))
+        self._journal.truncate(length)
+        self._journal.seek(length)
+        self._images.truncate()
+
+    def _count_whole(self, lines: Sequence[bytes]) -> int:
+        """Count the chunks whose images are as noted; returns the length of their notes."""
+        length, start = 0, self._images.tell()
+        for line in lines:
+            try:
+                note = json.loads(line)
+            except ValueError:  # cut off while it was written
+                break
+            n = (note["rows"] - len(note["unusable"])) * self._bytes
+            content = _read(self._images, n)
+            if not line.endswith(b"\n") or len(content) < n or zlib.crc32(content) != note["crc"]:
+                break
+            self._count(note)
+            length, start = length + len(line), start + n
+        self._images.seek(start)
+        return length
+
+    def _count(self, note: dict[str, Any]) -> None:
+        self.unusable |= {int(position): Unusable(*why) for position, why in note["unusable"].items()}
+        self.done += note["rows"]
+        self.kept = self.done - len(self.unusable)
+
+    @property
+    def _bytes(self) -> int:
+        return int(np.prod(self.shape))
+
+    def _write_header(self, n: int) -> None:
+        """numpy leaves room for a number of rows that changes, so the images begin at the same place."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (n, *self.shape)}
+        np.lib.format.write_array_header_1_0(self._images, header)
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    view = memoryview(content)
+    while view:  # a disk that fills up takes a part first
+        view = view[file.write(view) :]
+
+
+def _read(file: BinaryIO, n: int) -> bytes:
+    parts = []
+    while n and (part := file.read(n)):
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)
