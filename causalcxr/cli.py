@@ -13,9 +13,12 @@ from causalcxr.errors import CausalCXRError, ConfigError, nearest
 
 __all__ = ["main"]
 
+DRY_RUN = "--dry-run"
+
 USAGE = """usage: causalcxr COMMAND ...
 
   causalcxr train preset=quickstart run=runs/demo      train a model (run it again to go on after a kill)
+  causalcxr train preset=mimic192 --dry-run            a few steps: seconds, memory, projected hours
   causalcxr train base=runs/demo finetune.targets=soft fine-tune a trained model into runs/demo-soft
   causalcxr evaluate run=runs/demo                     metrics.json and report.html of a trained model
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
@@ -51,8 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> None:
     from causalcxr.config import load_config
+    from causalcxr.dry_run import dry_run, in_words
     from causalcxr.train import train
 
+    if DRY_RUN in arguments:
+        _say(in_words(dry_run(load_config([argument for argument in arguments if argument != DRY_RUN]))))
+        return
     folder = train(load_config(arguments))
     _say(f"trained: {folder}\nnext: causalcxr evaluate run={folder}")
 
