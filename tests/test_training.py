@@ -91,6 +91,38 @@ def test_two_processes_match_one_with_the_doubled_batch(tmp_path):
     assert difference(one, two) < 2e-4
 
 
+def test_two_killed_processes_go_on_together(tmp_path):
+    """SIGKILL for torchrun and both of its processes: the same command ends in the weights of a straight run."""
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+    steps = ("train.attributes.steps=5", "train.image.steps=20")
+    straight = run(tmp_path / "straight", *steps, launcher=launcher)
+    killed = tmp_path / "killed"
+    words = command(killed, f"data.cache={tmp_path}/cache", *steps)
+    words = [words[0], *launcher, *words[1:]]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
+    metrics, waited = killed / "metrics.jsonl", time.monotonic()
+    while process.poll() is None and time.monotonic() - waited < 120:
+        if metrics.exists() and '"stage": "image", "step": 8,' in metrics.read_text():
+            break
+        time.sleep(0.005)
+    assert process.poll() is None, "finished before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _kill_leftovers(str(killed))
+    resumed = run(killed, *steps, launcher=launcher)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def _kill_leftovers(folder: str) -> None:
+    """torchrun starts its processes in sessions of their own, which its own death leaves alone for a while."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if folder in (entry / "cmdline").read_text() and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (OSError, UnicodeDecodeError):
+            continue
+
+
 def test_a_run_of_another_configuration_is_not_overwritten(tmp_path):
     from causalcxr.train import train
 
