@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 import causalcxr
 from causalcxr.config import load_config
+from causalcxr.data import prepare_into
 from causalcxr.errors import ConfigError, RunError
 from causalcxr.evaluate import evaluate
 from causalcxr.files import load_tensors
@@ -88,6 +90,18 @@ def test_an_interrupted_fine_tuning_ends_in_the_same_weights(tiny_run, tuned, tm
     first, second = (load_tensors(run / "model.safetensors") for run in (straight, resumed))
     assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
     assert first[1]["finetune"] == second[1]["finetune"]  # the multiplier too
+
+
+def test_a_prepared_folder_must_hold_the_data_of_the_base(tiny_run, tmp_path):
+    run = open_run(tiny_run)
+    prepare_into(tmp_path / "same", run.config.data, run.graph)
+    prepare_into(tmp_path / "other", replace(run.config.data, seed=1), run.graph)
+    with pytest.raises(RunError, match=r"was begun with other data than data\.prepared=.*; fine-tune on the same"):
+        tune(tiny_run, tmp_path / "refused", f"data.prepared={tmp_path / 'other'}")
+    assert not (tmp_path / "refused").exists()
+    tuned = tune(tiny_run, tmp_path / "tuned", f"data.prepared={tmp_path / 'same'}", "train.finetune.steps=1")
+    evaluate([f"run={tuned}", f"evaluate.compare=[{tiny_run}]", *QUICK])
+    assert set(json.loads((tuned / "metrics.json").read_text())["compared"]) == {tiny_run.name}
 
 
 def test_a_name_follows_from_the_base_and_the_targets(tiny_run):

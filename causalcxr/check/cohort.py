@@ -10,7 +10,7 @@ import numpy as np
 from causalcxr.check.basis import RARE
 from causalcxr.config import Config, load_config
 from causalcxr.data.building import check_splits, count_by_reason
-from causalcxr.data.cohort import READERS, Cohort
+from causalcxr.data.cohort import READERS, Cohort, prepared_folder
 from causalcxr.data.config import DataConfig, check_config, expand
 from causalcxr.data.source import Source
 from causalcxr.data.table import SPLITS, read_table, usable_rows
@@ -34,10 +34,13 @@ def open_attributes(graph: str, cohort: Sequence[str]) -> tuple[Cohort, Config]:
     """
     attributes, rejected = load_graph(graph).without_image(), {}
     named = "=" not in cohort[0]
-    config = load_config(cohort[1:] if named else cohort)
+    config = load_config(cohort[1:] if named else cohort, trains=False)
     config.data.columns.pop("path", None)  # of the image
     check_config(config.data)
-    if not named:
+    if not named and config.data.prepared:
+        source, rejected = _prepared(prepared_folder(config.data))
+        config.data = DataConfig(prepared=config.data.prepared, size=config.data.size)  # no other key is read
+    elif not named:
         source = READERS[config.data.source](config.data, attributes)
     elif expand(cohort[0]).is_dir():
         source, rejected = _prepared(expand(cohort[0]))
@@ -72,7 +75,7 @@ def _prepared(folder: Path) -> tuple[Source, dict[str, int]]:
     except (OSError, ValueError, KeyError):
         raise DataError(
             f"'{folder}' is not the folder of a prepared cohort: it has no readable 'cohort.json'; "
-            "name the folder in data.cache that holds one, or a CSV"
+            "name one in data.cache, OUT/SIZE of 'causalcxr data prepare', or a CSV"
         ) from None
     return _table(folder / "manifest.csv"), rejected
 

@@ -30,7 +30,7 @@ from causalcxr.data.source import Source
 from causalcxr.errors import DataError
 from causalcxr.graph import Graph
 
-__all__ = ["Cohort", "Split", "open_cohort", "prepare", "prepare_into"]
+__all__ = ["Cohort", "Split", "open_cohort", "prepare", "prepare_into", "prepared_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def open_cohort(config: DataConfig, graph: Graph) -> Cohort:
     was made for a graph with other variables.
     """
     if config.prepared:
-        return open_folder(_prepared_folder(config), config.size, graph)
+        return open_folder(prepared_folder(config), config.size, graph)
     return open_folder(prepare(config, graph), config.size, graph)
 
 
@@ -175,7 +175,8 @@ def _build_whole(works: Sequence[Workplace], config: DataConfig, graph: Graph, s
         )
 
 
-def _prepared_folder(config: DataConfig) -> Path:
+def prepared_folder(config: DataConfig) -> Path:
+    """Where in `config.prepared` the cohort of `config.size` pixels is. Raises DataError if it isn't there."""
     out = expand(config.prepared)
     folder = out / str(config.size)
     if not folder.is_dir():

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from causalcxr.data.config import DataConfig
-from causalcxr.data.folder import fingerprint
-from causalcxr.data.images import MODES, read_sizes
+from causalcxr.data.folder import channels_of, fingerprint
+from causalcxr.data.images import read_sizes
 from causalcxr.data.source import Source, Unusable
 from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph, Variable
@@ -21,7 +21,6 @@ __all__ = [
     "Collection",
     "attribute_read_from",
     "cells",
-    "channels_of",
     "find_file",
     "locate",
     "refuse_race",
@@ -71,16 +70,6 @@ class Collection:
             return [read_sizes(self.root / paths[row], sizes, channels, bits[row], inverted[row]) for row in rows]
 
         return Source(where, about, key, lambda: self.table, pixels, lambda: self.unusable)
-
-
-def channels_of(graph: Graph) -> int:
-    """Channels of the graph's image, 0 without one. Raises DataError: other than 1 or 3."""
-    if not graph.image:
-        return 0
-    channels = graph[graph.image].channels
-    if channels not in MODES:
-        raise DataError(f"graph '{graph.name}': an image file gives 1 or 3 channels, not {channels}")
-    return channels
 
 
 def find_file(places: Iterable[Path], names: Iterable[str]) -> Path | None:

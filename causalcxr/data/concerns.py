@@ -25,11 +25,12 @@ FALSE_ALARM = 0.001  # at most, for each attribute and pair of splits, were thei
 
 def find_concerns(graph: Graph, manifest: pd.DataFrame, rejected: Mapping[str, int]) -> list[str]:
     """Warnings of one line; none if all is well. `rejected` counts the rejected rows by reason."""
-    concerns = [*_rejections(len(manifest), rejected), *_patients(manifest)]
+    patients = {split: patients for split, (_, patients) in split_sizes(manifest).items() if split in SPLITS}
+    concerns = [*_rejections(len(manifest), rejected), *_patients(manifest, patients)]
     for name in graph.attributes:
         variable = graph[name]
         constant = list(_constant(variable, manifest))
-        concerns += constant or [*_rare(variable, manifest), *_different(variable, manifest)]
+        concerns += constant or [*_rare(variable, manifest), *_different(variable, manifest, patients)]
     return concerns
 
 
@@ -41,13 +42,13 @@ def _rejections(kept: int, rejected: Mapping[str, int]) -> Iterator[str]:
         yield f"{share} of the rows read are rejected, most as '{reason}' ({most:,}); rejected.csv lists them"
 
 
-def _patients(manifest: pd.DataFrame) -> Iterator[str]:
+def _patients(manifest: pd.DataFrame, patients: Mapping[str, int]) -> Iterator[str]:
     pairs = set(zip(manifest["patient_id"], manifest["split"], strict=True))
     if n := sum(splits > 1 for splits in Counter(patient for patient, _ in pairs).values()):
         yield f"{n:,} {'patient is' if n == 1 else 'patients are'} in two splits: some test rows are no new people"
-    for split, (_, patients) in split_sizes(manifest).items():
-        if split in SPLITS and patients < FEW:
-            yield f"{split} has few patients ({patients:,}): what is measured on it has wide intervals"
+    for split, few in patients.items():
+        if few < FEW:
+            yield f"{split} has few patients ({few:,}): what is measured on it has wide intervals"
 
 
 def _constant(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
@@ -80,12 +81,12 @@ def _rare(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
             yield f"{variable.name} is imbalanced: {_percent(share)} of the rows ({n:,}) are '{label}'"
 
 
-def _different(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
-    sizes, parts = split_sizes(manifest), by_split(manifest, variable.name)
+def _different(variable: Variable, manifest: pd.DataFrame, patients: Mapping[str, int]) -> Iterator[str]:
+    parts = by_split(manifest, variable.name)
     for first, second in combinations(SPLITS, 2):
         apart = _labels_apart if variable.is_discrete else _numbers_apart
         distance, how = apart(variable, parts[first], parts[second])
-        if distance > max(DIFFERENT, _chance(variable, sizes[first][1], sizes[second][1])):
+        if distance > max(DIFFERENT, _chance(variable, patients[first], patients[second])):
             yield f"{variable.name} differs between {first} and {second}: {how}"
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from causalcxr.data.collection import cells, channels_of, reject, reject_views, rows_of
+from causalcxr.data.collection import cells, reject, reject_views, rows_of
 from causalcxr.data.config import DataConfig
-from causalcxr.data.folder import existing_root, fingerprint
+from causalcxr.data.folder import channels_of, existing_root, fingerprint
 from causalcxr.data.people import age_in_years, sex
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import read_table

@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from causalcxr.data.images import centre_square, constant, resize
+from causalcxr.data.images import broken, centre_square, constant, resize
 from causalcxr.data.source import Unusable
 
 __all__ = ["TAGS", "read_dicom", "read_tags", "shown_levels"]
@@ -31,7 +31,7 @@ def read_tags(path: Path) -> dict[str, str] | Unusable:
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
         return {tag: str(header.get(tag) or "").strip() for tag in TAGS}
     except Exception as error:  # a malformed header raises anything
-        return _broken(path, error)
+        return broken(path, error)
 
 
 def read_dicom(path: Path, sizes: Sequence[int], channels: int) -> list[np.ndarray | Unusable]:
@@ -47,7 +47,7 @@ def read_dicom(path: Path, sizes: Sequence[int], channels: int) -> list[np.ndarr
     except MemoryError:
         raise
     except Exception as error:  # as for other images: no malformed file may end a preparation of hours
-        return [_broken(path, error)] * len(sizes)
+        return [broken(path, error)] * len(sizes)
     return [constant(image, str(path)) or image for image in images]
 
 
@@ -103,7 +103,3 @@ def _unusable(file: Dataset, path: Path) -> Unusable | None:
             hint = "pip install 'causalcxr[dicom]'"
             return Unusable("no decoder", f"'{path}': no package that decodes {syntax.name} is installed; {hint}")
     return None
-
-
-def _broken(path: Path, error: Exception) -> Unusable:
-    return Unusable("broken image", " ".join(f"'{path}': {error or type(error).__name__}".split()))

@@ -13,7 +13,7 @@ from causalcxr.data.table import find_columns, read_table
 from causalcxr.errors import DataError
 from causalcxr.graph import Graph
 
-__all__ = ["existing_root", "fingerprint", "folder_source"]
+__all__ = ["channels_of", "existing_root", "fingerprint", "folder_source"]
 
 
 def folder_source(config: DataConfig, graph: Graph) -> Source:
@@ -27,11 +27,9 @@ def folder_source(config: DataConfig, graph: Graph) -> Source:
     where = f"table '{path}'"
     columns = find_columns(config, graph, table, where)
     key: dict[str, str] = {"table": hashlib.sha256(path.read_bytes()).hexdigest()}
-    if not graph.image:
+    channels = channels_of(graph)
+    if not channels:
         return Source(where, _about(config, root), key, lambda: table, lambda rows, sizes: [])
-    channels = graph[graph.image].channels
-    if channels not in MODES:
-        raise DataError(f"graph '{graph.name}': an image file gives 1 or 3 channels, not {channels}")
     files = [root / name.strip() for name in table[columns["path"]]]
     key["files"] = fingerprint(files)
 
@@ -50,6 +48,16 @@ def existing_root(config: DataConfig) -> Path:
         unset = "; its environment variable is not set" if "$" in str(root) else ""
         raise DataError(f"data.root: no folder '{root}'{unset}")
     return root
+
+
+def channels_of(graph: Graph) -> int:
+    """Channels of the graph's image, 0 without one. Raises DataError: other than 1 or 3."""
+    if not graph.image:
+        return 0
+    channels = graph[graph.image].channels
+    if channels not in MODES:
+        raise DataError(f"graph '{graph.name}': an image file gives 1 or 3 channels, not {channels}")
+    return channels
 
 
 def _about(config: DataConfig, root: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 
 from causalcxr.data.source import Unusable
 
-__all__ = ["centre_square", "constant", "read_image", "read_sizes", "resize"]
+__all__ = ["broken", "centre_square", "constant", "read_image", "read_sizes", "resize"]
 
 MODES = {1: "L", 3: "RGB"}
 GAP = 4  # a JPEG may be decoded at a fraction of its size, as long as this many pixels make one of the result
@@ -52,10 +52,15 @@ def _read(
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on a malformed file; none may end a preparation of hours
-        return Unusable("broken image", " ".join(f"'{path}': {error or type(error).__name__}".split()))
+        return broken(path, error)
     if inverted:
         pixels = 255 - pixels
     return constant(pixels, str(path)) or pixels
+
+
+def broken(path: Path, error: Exception) -> Unusable:
+    """Unusable for what a decoder said of the file, in one line."""
+    return Unusable("broken image", " ".join(f"'{path}': {error or type(error).__name__}".split()))
 
 
 def constant(pixels: np.ndarray, path: str) -> Unusable | None:

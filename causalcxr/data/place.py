@@ -73,7 +73,8 @@ def workplace(work: Workplace) -> Iterator[None]:
 
 def _take_up(work: Workplace) -> None:
     identity, belongs_to = work.folder / "identity.json", json.dumps({"key": work.key} | built_by())
-    if not (identity.is_file() and identity.read_text("utf-8") == belongs_to):
+    whole = identity.is_file() and work.cohort.is_dir()  # no cohort: killed just after it was moved into place
+    if not (whole and identity.read_text("utf-8") == belongs_to):
         _remove(work.folder)
         work.cohort.mkdir(parents=True)
         identity.write_text(belongs_to, "utf-8")

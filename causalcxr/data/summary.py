@@ -24,7 +24,7 @@ def by_split(manifest: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
 
 def split_sizes(manifest: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Rows and patients of train, val, test and all."""
-    return {split: (len(ids), len(np.unique(ids))) for split, ids in by_split(manifest, "patient_id").items()}
+    return {split: (len(ids), len(set(ids))) for split, ids in by_split(manifest, "patient_id").items()}
 
 
 def label_counts(variable: Variable, manifest: pd.DataFrame) -> dict[str, dict[str, int]]:

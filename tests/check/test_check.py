@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from causalcxr.cli import main
-from causalcxr.data import DataConfig, prepare
+from causalcxr.data import DataConfig, prepare, prepare_into
 from causalcxr.graph import load_graph
 from tests.check.worlds import draw, world
 
@@ -100,6 +100,11 @@ def test_a_prepared_cohort_with_its_rejected_rows(table, graph_file, tmp_path, c
     said = capsys.readouterr().out
     assert f"{ROWS - 1:,} rows of {ROWS // 2:,} patients (rejected: out of range 1)" in said
     assert "missing edge age -> dose: age and dose are not independent" in said
+    (out,) = prepare_into(tmp_path / "out", config, load_graph(graph))
+    keys = [f"data.prepared={out.parent}", f"data.size={out.name}", "data.source=simulator"]
+    assert main(["graph", "check", graph, *keys, *QUICK]) == 1
+    again = capsys.readouterr().out
+    assert again == said
 
 
 def test_the_same_command_says_the_same(table, graph_file, tmp_path, capsys):
