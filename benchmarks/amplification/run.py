@@ -98,6 +98,8 @@ def summarise(folders: Mapping[int, Path], out: Path) -> None:
         "n_test": next(iter(read.values()))["rows_of_images"],
         "intervals": "Student's t over seeds, each with its own test subjects; per_seed has each seed's value",
     }
+    for mode in results["modes"].values():
+        mode["exact_error_minus_counterfactual"] = paired(mode, results["modes"]["counterfactual"])
     write_json(out / "results.json", results)
     averaged = {mode: _as_metrics(measured) for mode, measured in modes.items()}
     figure = contrast_figure({name.replace("_", ", "): averaged[name] for name in SHOWN})
@@ -141,6 +143,14 @@ def describe(measured: Sequence[Measured], finetuned: Sequence[Mapping[str, floa
         "bits_per_dimension": over_seeds(measured, "image/bits_per_dimension"),
         "held_out_loss": over_seeds(measured, "image/training_loss"),
         "finetune": list(finetuned),
+    }
+
+
+def paired(mode: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
+    """The exact error of a mode minus that of another, seed by seed: what the seeds share falls out."""
+    return {
+        k: student([a - b for a, b in zip(error["per_seed"], best["exact_error"][k]["per_seed"], strict=True)])
+        for k, error in mode["exact_error"].items()
     }
 
 
