@@ -56,6 +56,13 @@ def train_folder(root: Path, *more: str) -> list[str]:
     ]
 
 
+PREPARED = [
+    "graph=chest_without_race",
+    "data.labels.sex={F: female, M: male}",
+    "data.labels.finding={Effusion: Pleural Effusion, No Finding: No Finding}",
+]
+
+
 def edit(root: Path, change) -> None:
     table = pd.read_csv(root / "metadata.csv", dtype=object)
     change(table).to_csv(root / "metadata.csv", index=False)
@@ -199,7 +206,7 @@ def test_unfinished_run(fails, xray, copied_run):
     from causalcxr.files import load_tensors
 
     tensors, metadata = load_tensors(copied_run / "model.safetensors")
-    save_tensors(copied_run / "model.safetensors", tensors, {**metadata, "stages": ["attributes"]})
+    save_tensors(copied_run / "model.safetensors", tensors, {**metadata, "stages": ["attributes", "predictors"]})
     assert "has not finished stage 'image'" in fails(*ask(copied_run, xray))
     assert "has not finished stage 'image'" in fails("evaluate", f"run={copied_run}")
 
@@ -270,7 +277,7 @@ def test_a_sixteen_bit_image_is_no_mistake(tiny_run, tmp_path, monkeypatch):
         (["folder", "xrays", "out", "--sizes", "x"], "data prepare: argument --sizes: invalid int value: 'x'"),
         (["folder", "xrays", "out", "--sizes", "0"], "data.size: expected a whole number from 1 up, got 0"),
         (["folder", "xrays", "out", "--size", "8", "graph=chst"], "no graph 'chst'"),
-        (["folder", "xrays", "xrays/0.png"], "could not prepare '"),
+        (["folder", "xrays", "xrays/0.png", *PREPARED], "could not prepare '"),
         (["folder", "xrays", "out", "graph=chest"], "has no column 'race'"),
         (["folder", "xrays", "out", "graph=chest_without_race"], "none of 12 rows can be used: other value 12"),
     ],
