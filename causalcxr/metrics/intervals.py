@@ -105,10 +105,10 @@ def absolute_interval(value: float, drawn: np.ndarray, n: int) -> Interval:
     """The basic ("reversed") interval, cut at 0, of a mean of absolute values.
 
     Noise only ever adds to an absolute value, in the data and once more in every resample. The percentile interval
-    doubles that bias; the basic one takes it away.
+    doubles that bias; the basic one takes it away. It is widened to hold the value itself.
     """
     found = percentile_interval(value, drawn, n)
-    return Interval(found.value, max(0.0, 2 * value - found.high), max(0.0, 2 * value - found.low), n)
+    return Interval(found.value, max(0.0, 2 * value - found.high), max(value, 2 * value - found.low), n)
 
 
 def _complete_rows(values: np.ndarray, patients: Any) -> tuple[np.ndarray, np.ndarray]:
