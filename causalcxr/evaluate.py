@@ -28,7 +28,7 @@ from causalcxr.metrics.interventions import choose_interventions, parse_interven
 from causalcxr.metrics.summary import Metrics
 from causalcxr.metrics.truth import find_truth
 from causalcxr.predictors.predictor import Predictor
-from causalcxr.predictors.training import ROLES, load_predictor
+from causalcxr.predictors.training import load_predictor
 from causalcxr.progress import progress_bar
 from causalcxr.report.build import Compared, Results, build_report
 from causalcxr.report.gallery import Gallery
@@ -112,7 +112,7 @@ def _predictors(subject: Subject) -> dict[str, Predictor]:
     """The auxiliary classifiers that the report describes."""
     found: dict[str, Predictor] = {}
     if "predictors" in subject.run.finished_stages():
-        found = {role: load_predictor(subject.run, role).to(subject.scm.device) for role in ROLES}
+        found["predictor"] = load_predictor(subject.run, "predictor").to(subject.scm.device)
     return found | ({"evaluator": subject.evaluator} if subject.evaluator is not None else {})
 
 

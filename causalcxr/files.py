@@ -13,7 +13,7 @@ from torch import Tensor
 
 from causalcxr.errors import RunError
 
-__all__ = ["load_tensors", "save_tensors", "write_atomically", "write_json"]
+__all__ = ["load_metadata", "load_tensors", "save_tensors", "write_atomically", "write_json"]
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -> None:
@@ -56,10 +56,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata that `save_tensors` wrote. Raises RunError: missing, truncated, or not ours."""
+    return _load(path, device, with_tensors=True)
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone, without reading a tensor. Raises RunError: missing, truncated, or not ours."""
+    return _load(path, "cpu", with_tensors=False)[1]
+
+
+def _load(path: Path, device: str, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt", device=device) as file:
             metadata = json.loads((file.metadata() or {})["causalcxr"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            names = file.keys() if with_tensors else []
+            return {name: file.get_tensor(name) for name in names}, metadata
     except FileNotFoundError:
         raise RunError(f"no file '{path}'; train the run first") from None
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:

@@ -15,7 +15,7 @@ import yaml
 
 from causalcxr.config import Config, read_config, to_yaml
 from causalcxr.errors import ConfigError, GraphError, RunError
-from causalcxr.files import load_tensors, save_tensors, write_atomically, write_json
+from causalcxr.files import load_metadata, load_tensors, save_tensors, write_atomically, write_json
 from causalcxr.graph import Graph, graph_from_dict, load_graph
 from causalcxr.scm import StructuralCausalModel
 
@@ -56,7 +56,7 @@ class Run:
     def finetuned(self) -> dict[str, Any]:
         """How `model.safetensors` was fine-tuned: targets, bound, tolerance, predictor; empty if it was not."""
         path = self.folder / "model.safetensors"
-        return load_tensors(path)[1].get("finetune", {}) if path.exists() else {}
+        return load_metadata(path).get("finetune", {}) if path.exists() else {}
 
     def _copy_base(self) -> None:
         """Take the weights of the run that is to be fine-tuned, and its predictors."""
@@ -105,7 +105,7 @@ class Run:
     def finished_stages(self) -> list[str]:
         """The stages whose weights `model.safetensors` holds."""
         path = self.folder / "model.safetensors"
-        return load_tensors(path)[1]["stages"] if path.exists() else []
+        return load_metadata(path)["stages"] if path.exists() else []
 
     def load_weights(self, scm: StructuralCausalModel) -> None:
         """Put the stored weights into a model. Raises RunError: another graph, other shapes, broken file."""

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from causalcxr.config import Config, LogConfig, TrainConfig
 from causalcxr.data.cohort import Cohort, open_cohort
 from causalcxr.errors import ConfigError
-from causalcxr.files import load_tensors, write_atomically
+from causalcxr.files import load_metadata, write_atomically
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.runs import Run, plan_run, versions
 from causalcxr.stages import STAGE_RUNNERS, Sitting
@@ -113,7 +113,7 @@ def _forget_lines_after_checkpoint(path: Path, run: Run, stage: str) -> None:
     if not path.exists():
         return
     checkpoint = run.state / f"{stage}.safetensors"
-    step = load_tensors(checkpoint)[1]["step"] if checkpoint.exists() else 0
+    step = load_metadata(checkpoint)["step"] if checkpoint.exists() else 0
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

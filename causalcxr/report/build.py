@@ -60,7 +60,8 @@ def build_report(results: Results) -> Path:
     Raises RunError: the disk is full or the folder can't be written.
     """
     folder = results.run.folder / "figures"
-    figures = _draw_figures(results, folder)
+    runs = _by_title(results)
+    figures = _draw_figures(results, runs, folder)
     gallery = draw_gallery(results.run.graph, results.gallery, folder) if results.gallery else []
     provenance = results.run.provenance
     page = Report(
@@ -76,7 +77,7 @@ def build_report(results: Results) -> Path:
         versions=provenance.get("versions", {}),
         seconds=provenance["seconds"],
         simulated=results.simulated,
-        runs={title: one.metrics for title, one in _by_title(results).items()},
+        runs={title: one.metrics for title, one in runs.items()},
         finetune=results.run.finetuned(),
     )
     path = results.run.folder / "report.html"
@@ -84,14 +85,14 @@ def build_report(results: Results) -> Path:
     return path
 
 
-def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
+def _draw_figures(results: Results, runs: Mapping[str, Compared], folder: Path) -> dict[str, Path]:
     graph, figures = results.run.graph, {}
     attributes = {name: values.cpu().numpy() for name, values in results.attributes.items()}
     charts = {
         "graph": graph_picture(graph),
         "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
         "curves": curves_chart(results.curves, (*graph.variables, "multiplier", "slack")),
-        "contrast": contrast_figure({title: one.metrics for title, one in _by_title(results).items()}),
+        "contrast": contrast_figure({title: one.metrics for title, one in runs.items()}),
         "reliability": reliability_figure(graph, results.diagrams),
     }
     for name, figure in charts.items():
@@ -101,7 +102,7 @@ def _draw_figures(results: Results, folder: Path) -> dict[str, Path]:
     if results.gallery is not None:
         figures["reconstructions"] = folder / "reconstructions.png"
         draw_reconstructions(graph, results.gallery, figures["reconstructions"])
-    known = {title: one.gallery for title, one in _by_title(results).items() if one.gallery is not None}
+    known = {title: one.gallery for title, one in runs.items() if one.gallery is not None}
     if len(known) > 1:
         figures["contrast_gallery"] = folder / "contrast_gallery.png"
         draw_contrast(graph, known, 0, figures["contrast_gallery"])
