@@ -51,6 +51,7 @@ class StageConfig:
     validate_every: int = 250
     validate_rows: int = 1024  # of the validation split; 0 takes all
     checkpoint_every: int = 250
+    compile: bool = False  # torch.compile: for long stages on a GPU; minutes to start, and no gain on a CPU
 
 
 @dataclass

@@ -86,7 +86,8 @@ class Stage:
             weight_decay=self.stage.weight_decay,
             foreach=True,
         )
-        self.module, self.optimizer = self.fabric.setup(self.objective, optimizer)
+        module = torch.compile(self.objective) if self.stage.compile else self.objective
+        self.module, self.optimizer = self.fabric.setup(module, optimizer)
         self.parameters = dict(self.objective.named_parameters())
         buffers = {name: b for name, b in self.objective.named_buffers() if b.is_floating_point()}
         self.weights: dict[str, Tensor] = {**self.parameters, **buffers}
@@ -100,7 +101,7 @@ class Stage:
         self.objective.train()
         seconds_before, begun = self.progress.seconds, time.perf_counter()
         steps, shown = self.stage.steps, self.fabric.is_global_zero
-        with progress_bar(self.name, steps, self.progress.step, shown) as advance:
+        with progress_bar(self.name, steps, self.progress.step, shown) as advance, self._compiler_named():
             while self.progress.step < steps:
                 losses, norm = self._step()
                 self.progress.step += 1
@@ -228,6 +229,18 @@ class Stage:
         else:
             batch = {name: values[indices] for name, values in rows.attributes.items()}
         return {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
+
+    @contextmanager
+    def _compiler_named(self) -> Iterator[None]:
+        """A failure of torch.compile in one line; it compiles when a step first needs it."""
+        try:
+            yield
+        except RuntimeError as error:
+            if type(error).__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
+                raise
+            why = " ".join(str(error).splitlines()[:2]).strip()  # the second names the cause if a backend failed
+            hint = f"set train.{self.name}.compile=false"
+            raise TrainingError(f"stage '{self.name}': torch.compile failed, {why}; {hint}") from error
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:

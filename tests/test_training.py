@@ -21,6 +21,7 @@ from causalcxr.errors import DataError, RunError, TrainingError
 from causalcxr.files import load_tensors
 from causalcxr.objectives import AttributesObjective, ImageObjective, Objective
 from causalcxr.randomness import Draws
+from causalcxr.train import train
 from causalcxr.training import Stage, learning_rate, rows_of_step, seed_of
 from tests.models import tiny_scm
 
@@ -222,6 +223,44 @@ def test_gradient_accumulation_equals_the_larger_batch(cohort, tmp_path):
         stage_of(objective, cohort, tmp_path / str(i), stage).run()
         weights.append({name: p.detach() for name, p in objective.named_parameters()})
     assert difference(*weights) < 1e-5  # float32 sums in another order
+
+
+def compile_with(monkeypatch, backend) -> list[torch.nn.Module]:
+    """Make torch.compile use a backend; what it compiles is listed."""
+    compiler, compiled = torch.compile, []
+
+    def compile_and_list(module, **options):
+        compiled.append(module)
+        return compiler(module, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compile_and_list)
+    return compiled
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch warns itself as it captures
+def test_a_compiled_stage_trains_the_same_model(tmp_path, monkeypatch):
+    # the graph is captured as ever, but run by torch's own operators: no compiler is needed
+    compiled = compile_with(monkeypatch, "eager")
+    steps = ["train.attributes.steps=5", "train.image.steps=3", f"data.cache={tmp_path}/cache"]
+    weights = []
+    for choice in ("false", "true"):
+        folder = train(load_config([*TINY, *steps, f"run={tmp_path}/{choice}", f"train.image.compile={choice}"]))
+        weights.append(load_tensors(folder / "model.safetensors")[0])
+    assert {type(module) for module in compiled} == {ImageObjective}
+    assert difference(*weights) < 1e-6
+
+
+def test_a_failure_of_the_compiler_is_one_line(cohort, tmp_path, monkeypatch):
+    def backend(graph, inputs):
+        raise ValueError("no compiler\nwas found")
+
+    compile_with(monkeypatch, backend)
+    objective = AttributesObjective(tiny_scm().requires_grad_(True))
+    stage = stage_of(objective, cohort, tmp_path, StageConfig(steps=3, compile=True))
+    with pytest.raises(
+        TrainingError, match=r"compile failed, .*ValueError: no compiler; set train.attributes.compile=false$"
+    ):
+        stage.run()
 
 
 def test_the_average_is_kept_and_the_best_is_loaded(cohort, tmp_path):
