@@ -24,7 +24,10 @@ from causalcxr.progress import progress_bar
 
 RESULTS = Path(__file__).parent / "results" / "graph_check.json"
 EDGE = ("age", "finding")  # taken out of the graph to see whether it is missed
-COHORT = ["data.source=simulator", "data.train=4000", "data.val=500", "data.test=2000", "train.threads=1"]
+COHORT = [
+    *("data.source=simulator", "data.train=4000", "data.val=500", "data.test=2000"),
+    *("train.threads=1", "train.attributes.steps=1000"),
+]
 
 
 def main() -> None:
