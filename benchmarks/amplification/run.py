@@ -7,8 +7,9 @@
 For each seed (of the simulated subjects and of everything that is trained): train a model and two classifiers,
 fine-tune the model with each kind of targets, measure all on the same test subjects by the same evaluator, which
 never took part. Killed, the same command goes on. Writes results.json, contrast.png and gallery.png beside this
-file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps;
-`_held` is the same with the likelihood held ten times closer to what it was, as it is for `counterfactual`.
+file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps. With
+`--modes`, `hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, which
+hold the likelihood ten times closer to what it was.
 """
 
 import argparse
@@ -39,7 +40,7 @@ VARIANTS = {
     "counterfactual": ["finetune.targets=counterfactual"],
     **{f"{mode}_held": [f"finetune.targets={mode}"] for mode in ("hard", "soft")},
 }
-SHOWN = ("none", "hard", "soft", "hard_held", "soft_held", "counterfactual")
+MODES = ("none", "hard", "soft", "counterfactual", "intervened_only")
 log = logging.getLogger("causalcxr.benchmark")
 # Two-sided 95 % quantile of Student's t by the number of seeds.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -53,36 +54,44 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/amplification"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="to run now; none only summarises")
     parser.add_argument("--summary", type=int, nargs="+", default=[0, 1, 2], help="seeds of the table")
+    parser.add_argument("--modes", nargs="+", choices=VARIANTS, default=MODES)
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("overrides", nargs="*", help="key=value for every training")
     options = parser.parse_args()
     for seed in options.seeds:
-        run_seed(seed, str(HERE / options.preset), options.runs, options.overrides)
+        run_seed(seed, str(HERE / options.preset), options.runs, options.modes, options.overrides)
     folders = {seed: options.runs / f"seed{seed}" for seed in options.summary}
-    if all((folder / "metrics.json").exists() for folder in folders.values()):
-        summarise(folders, options.out)
+    if all(is_measured(folder, options.modes) for folder in folders.values()):
+        summarise(folders, options.modes, options.out)
     else:
         log.info("no summary yet: seeds %s are needed", ", ".join(map(str, options.summary)))
 
 
-def run_seed(seed: int, preset: str, runs: Path, overrides: Sequence[str]) -> None:
+def run_seed(seed: int, preset: str, runs: Path, modes: Sequence[str], overrides: Sequence[str]) -> None:
     """Base model, classifiers, every fine-tuning, and the measurement of all of them."""
     base = runs / f"seed{seed}"
     train(load_config([f"preset={preset}", f"run={base}", f"train.seed={seed}", f"data.seed={seed}", *overrides]))
-    for name, settings in VARIANTS.items():
-        train(load_config([f"base={base}", f"run={base}-{name}", *settings, *overrides]))
-    if not (base / "metrics.json").exists():
-        compared = ",".join(f"{base}-{name}" for name in VARIANTS)
+    for name in modes:
+        train(load_config([f"base={base}", f"run={base}-{name}", *VARIANTS[name], *overrides]))
+    if not is_measured(base, modes):
+        compared = ",".join(f"{base}-{name}" for name in modes)
         evaluate([f"run={base}", f"evaluate.compare=[{compared}]"])
 
 
-def summarise(folders: Mapping[int, Path], out: Path) -> None:
-    """The table of all modes, means over seeds with Student's interval, and the figures."""
+def is_measured(base: Path, modes: Sequence[str]) -> bool:
+    """Whether a seed has been evaluated with all of these modes."""
+    path = base / "metrics.json"
+    compared = json.loads(path.read_text())["compared"] if path.exists() else {}
+    return all(f"{base.name}-{name}" in compared for name in modes)
+
+
+def summarise(folders: Mapping[int, Path], names: Sequence[str], out: Path) -> None:
+    """The table of these modes, means over seeds with Student's interval, and the figures."""
     read = {seed: json.loads((folder / "metrics.json").read_text()) for seed, folder in folders.items()}
     first = open_run(next(iter(folders.values())))
     modes: dict[str, list[Measured]] = {"before": [found["metrics"] for found in read.values()]}
     bounds: dict[str, list[dict[str, float]]] = {}
-    for name in VARIANTS:
+    for name in names:
         of_mode = [found["compared"][f"seed{seed}-{name}"] for seed, found in read.items()]
         modes[name] = [one["metrics"] for one in of_mode]
         bounds[name] = [one["finetune"] for one in of_mode]
@@ -93,17 +102,19 @@ def summarise(folders: Mapping[int, Path], out: Path) -> None:
             key: over_seeds(modes["before"], key) for key in modes["before"][0] if "calibration/" in key
         },
         "seeds": len(folders),
+        "settings": {name: VARIANTS[name] for name in names},
         "steps": first.config.train.finetune.steps,
         "batch_size": first.config.train.finetune.batch_size,
         "device": first.provenance["device"],
         "n_test": next(iter(read.values()))["rows_of_images"],
         "intervals": "Student's t over seeds, each with its own test subjects; per_seed has each seed's value",
     }
-    for mode in results["modes"].values():
-        mode["exact_error_minus_counterfactual"] = paired(mode, results["modes"]["counterfactual"])
+    if "counterfactual" in names:
+        for mode in results["modes"].values():
+            mode["exact_error_minus_counterfactual"] = paired(mode, results["modes"]["counterfactual"])
     write_json(out / "results.json", results)
     averaged = {mode: _as_metrics(measured) for mode, measured in modes.items()}
-    figure = contrast_figure({name.replace("_", ", "): averaged[name] for name in SHOWN})
+    figure = contrast_figure({name.replace("_", ", "): averaged[name] for name in names})
     assert figure is not None
     save_png(figure, out / "contrast.png")
     shutil.copy(first.folder / "figures" / "contrast_gallery.png", out / "gallery.png")
