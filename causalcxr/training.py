@@ -86,7 +86,7 @@ class Stage:
             weight_decay=self.stage.weight_decay,
             foreach=True,
         )
-        module = torch.compile(self.objective) if self.stage.compile else self.objective
+        module: Any = torch.compile(self.objective) if self.stage.compile else self.objective
         self.module, self.optimizer = self.fabric.setup(module, optimizer)
         self.parameters = dict(self.objective.named_parameters())
         buffers = {name: b for name, b in self.objective.named_buffers() if b.is_floating_point()}
