@@ -15,8 +15,8 @@ class FinetuneConfig:
     stage's own loss). `intervene`: attributes that are intervened on; empty: all with a path to the image.
     `tolerance`: how far the image stage's loss may rise above its measured mean, bits per dimension.
     `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
-    multiplier, per bit per dimension; too high a rate winds it up in the warm-up and drowns the targets. `augment`:
-    the strength with which factual and counterfactual images are shifted, turned and scaled alike before the
+    multiplier, per bit per dimension; too high a rate winds it up in the warm-up and drowns the targets.
+    `augment`: the strength with which factual and counterfactual images are shifted, turned and scaled alike before the
     predictor sees them, so that it can't be pleased by a few pixels.
     """
 
