@@ -15,7 +15,7 @@ class FinetuneConfig:
     stage's own loss). `intervene`: attributes that are intervened on; empty: all with a path to the image.
     `tolerance`: how far the image stage's loss may rise above its measured mean, bits per dimension.
     `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
-    multiplier, per bit per dimension; too high a rate winds it up in the warm-up and drowns the targets.
+    multiplier, per bit per dimension; a high rate winds it up in the warm-up and slows the targets down.
     `augment`: the strength with which factual and counterfactual images are shifted, turned and scaled alike before the
     predictor sees them, so that it can't be pleased by a few pixels.
     """
@@ -24,6 +24,6 @@ class FinetuneConfig:
     intervene: list[str] = field(default_factory=list)
     tolerance: float = 0.05
     calibration_rows: int = 2048
-    multiplier_rate: float = 0.1
-    damping: float = 10.0
+    multiplier_rate: float = 5.0
+    damping: float = 100.0
     augment: float = 1.0
