@@ -16,8 +16,8 @@ class FinetuneConfig:
     `tolerance`: how far the image stage's loss may rise above its measured mean, bits per dimension.
     `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
     multiplier, per bit per dimension; a high rate winds it up in the warm-up and slows the targets down.
-    `augment`: strength with which factual and counterfactual images are shifted, turned and scaled alike before the
-    predictor sees them, so that it can't be pleased by a few pixels.
+    `augment`: how much factual and counterfactual images are shifted, turned and scaled alike before the predictor
+    sees them, so that it can't be pleased by a few pixels.
     """
 
     targets: str = "counterfactual"
