@@ -114,7 +114,7 @@ def summarise(folders: Mapping[int, Path], names: Sequence[str], out: Path) -> N
             mode["exact_error_minus_counterfactual"] = paired(mode, results["modes"]["counterfactual"])
     write_json(out / "results.json", results)
     averaged = {mode: _as_metrics(measured) for mode, measured in modes.items()}
-    figure = contrast_figure({name.replace("_", ", "): averaged[name] for name in names})
+    figure = contrast_figure({name.replace("_", " "): averaged[name] for name in names})
     assert figure is not None
     save_png(figure, out / "contrast.png")
     shutil.copy(first.folder / "figures" / "contrast_gallery.png", out / "gallery.png")
