@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from causalcxr.check.check import check_graph
+from causalcxr.check.check import LEVEL, check_graph
 from causalcxr.files import write_json
 from causalcxr.graph import load_graph
 from causalcxr.progress import progress_bar
@@ -65,7 +65,7 @@ def one_cohort(seed: int, without: str) -> dict[str, object]:
     """What the check says of the right graph, and which edges it wants in the other one."""
     cohort = [*COHORT, f"data.seed={seed}", f"train.seed={seed}"]
     right, wrong = check_graph("chest", cohort), check_graph(without, cohort)
-    fitted = [one for one in right.mechanisms if one.adjusted <= 0.05]
+    fitted = [one for one in right.mechanisms if one.adjusted <= LEVEL]
     return {
         "contradicted": right.contradicted,
         "mechanisms": [one.variable for one in fitted],

@@ -125,8 +125,6 @@ def _kill_leftovers(folder: str) -> None:
 
 
 def test_a_run_of_another_configuration_is_not_overwritten(tmp_path):
-    from causalcxr.train import train
-
     config = [*TINY, f"run={tmp_path}/run", f"data.cache={tmp_path}/cache", "train.stages=[attributes]"]
     train(load_config(config))
     before = (tmp_path / "run" / "model.safetensors").read_bytes()

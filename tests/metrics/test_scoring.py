@@ -166,8 +166,8 @@ def test_the_identity_did_nothing(world):
 
 def test_weights_give_the_population_of_the_intervention(scm):
     """Roots without children keep their law; under do(finding) it no longer depends on age, and under do(age) the
-    finding keeps its share. 10,000 subjects: four standard errors of a weighted correlation are about .06."""
-    batch = simulator.attributes(simulator.noise(3, range(10_000)))
+    finding keeps its share. 40,000 subjects: four standard errors of a weighted correlation are about .03."""
+    batch = simulator.attributes(simulator.noise(3, range(40_000)))
     train = simulator.attributes(simulator.noise(2, range(4000)))
     flat = importance_weights(scm, "sex", batch, train)
     assert np.abs(flat - 1).max() < 1e-6
@@ -180,9 +180,9 @@ def test_weights_give_the_population_of_the_intervention(scm):
         covariance = np.average((x - mx) * (y - my), weights=weights)
         spread = np.sqrt(np.average((x - mx) ** 2, weights=weights) * np.average((y - my) ** 2, weights=weights))
         assert plain > 0.2
-        assert abs(covariance / spread) < 0.07
-        assert abs(mx - x.mean()) < 1.0
-        assert abs(my - y.mean()) < 0.03
+        assert abs(covariance / spread) < 0.04
+        assert abs(mx - x.mean()) < 0.8
+        assert abs(my - y.mean()) < 0.02
 
 
 def test_drift_is_signed_towards_the_label():
