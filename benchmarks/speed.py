@@ -28,7 +28,7 @@ from causalcxr.finetune import FinetuneObjective, draw_interventions
 from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import load_graph
 from causalcxr.objectives import ImageObjective
-from causalcxr.predictors.training import build_predictor
+from causalcxr.predictors.building import build_predictor
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 

@@ -14,6 +14,7 @@ from causalcxr.data.config import SOURCES, DataConfig
 from causalcxr.errors import ConfigError, nearest
 from causalcxr.finetune_config import TARGETS, FinetuneConfig
 from causalcxr.mechanisms.hvae import HVAEConfig
+from causalcxr.mechanisms.severity import SeverityConfig
 from causalcxr.mechanisms.spline import SplineConfig
 from causalcxr.predictors.networks import PredictorConfig
 
@@ -72,7 +73,7 @@ class TrainConfig:
         default_factory=lambda: StageConfig(steps=2000, learning_rate=2e-3, weight_decay=0.05, validate_rows=0)
     )
     image: StageConfig = field(default_factory=StageConfig)
-    outputs: StageConfig = field(  # flows of the predictor's outputs, for counterfactual targets
+    outputs: StageConfig = field(  # flows of the predictor's outputs: severities, counterfactual targets
         default_factory=lambda: StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
     )
     finetune: StageConfig = field(
@@ -86,6 +87,7 @@ class ModelConfig:
 
     spline: SplineConfig = field(default_factory=SplineConfig)
     image: HVAEConfig = field(default_factory=HVAEConfig)
+    severity: SeverityConfig = field(default_factory=SeverityConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # fine-tunes
     evaluator: PredictorConfig = field(  # scores, and is never used in fine-tuning
         default_factory=lambda: PredictorConfig(architecture="resnet", widths=[16, 32, 64, 96])
@@ -145,8 +147,10 @@ BOUNDS: dict[str, str] = {
     **dict.fromkeys(
         ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every"], POSITIVE
     ),
-    **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
-    **dict.fromkeys(["gallery_rows", "samples", "calibration_rows"], POSITIVE),
+    **dict.fromkeys(
+        ["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE
+    ),
+    **dict.fromkeys(["gallery_rows", "samples", "calibration_rows", "noise"], POSITIVE),
     **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
     **dict.fromkeys(["tolerance", "multiplier_rate", "damping", "augment"], NOT_NEGATIVE),
     **dict.fromkeys(["threads", "max_bad_steps", "workers"], NOT_NEGATIVE),

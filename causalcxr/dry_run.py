@@ -19,6 +19,7 @@ __all__ = ["Estimate", "dry_run", "in_words"]
 STEPS = 3  # of every stage; the first one warms up and is not timed
 # What a stage trains one after the other, and the key of its settings; other stages have one part of their name.
 PARTS = {
+    "image": {"severity": "outputs", "image": "image"},
     "predictors": {"predictor": "predictors", "evaluator": "predictors"},
     "finetune": {"outputs": "outputs", "finetune": "finetune"},
 }
@@ -63,7 +64,7 @@ def dry_run(config: Config) -> Estimate:
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
         parameters = int(run.provenance["parameters"])
         where = str(run.provenance["device"])
-    timed = {part for part in keys if any(line["stage"] == part for line in lines)}  # outputs: not for all targets
+    timed = {part for part in keys if any(line["stage"] == part for line in lines)}  # not all always
     seconds = {part: _seconds(lines, part) for part in keys if part in timed}
     steps = {part: settings[keys[part]].steps for part in seconds}
     return Estimate(seconds, steps, parameters, _peak_memory(), where)

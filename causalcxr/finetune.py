@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import Graph
-from causalcxr.mechanisms.hvae import HVAE
+from causalcxr.mechanisms.hvae import HVAE, ImageNoise
 from causalcxr.objectives import Objective
 from causalcxr.predictors.augment import augment_alike
 from causalcxr.predictors.outputs import OutputModel
@@ -126,6 +126,8 @@ class FinetuneObjective(Objective):
         self.mechanism, self.image, self.config = mechanism, scm.graph.image, config
         scm.requires_grad_(False)
         mechanism.requires_grad_(True)
+        if mechanism.severity is not None:
+            mechanism.severity.requires_grad_(False)
         if outputs is not None:
             outputs.eval().requires_grad_(False)
         # A plain object hides these from this module's parameters.
@@ -145,11 +147,12 @@ class FinetuneObjective(Objective):
             return {self.image: self.mechanism.loss(elbo) * to_bits}
         scm, predictor = self._frozen.scm, self._frozen.predictor
         intervention = draw_interventions(scm, batch, self.intervene, self.marginals, draws)
-        made = self.mechanism(elbo.noise(image), intervention.counterfactual)
+        noise = elbo.noise(image)
+        made = self.mechanism(noise, intervention.counterfactual)
         shown = image_to_float(image, made.dtype)
         if self.config.augment and self.training:
             shown, made = augment_alike([shown, made], self.config.augment, draws)
-        losses = self._losses(predictor(made), shown, intervention)
+        losses = self._losses(predictor(made), shown, intervention, noise)
         return losses | {self.image: self._constraint(self.mechanism.loss(elbo) * to_bits, draws)}
 
     def state(self) -> dict[str, float]:
@@ -157,13 +160,17 @@ class FinetuneObjective(Objective):
             return {}
         return {"multiplier": float(self.multiplier), "slack": -float(self.violation)}
 
-    def _losses(self, predicted: Prediction, image: Tensor, intervention: Intervention) -> dict[str, Tensor]:
+    def _losses(
+        self, predicted: Prediction, image: Tensor, intervention: Intervention, noise: ImageNoise
+    ) -> dict[str, Tensor]:
         """Loss `(B,)` of every attribute: what is predicted of the counterfactual images against the targets."""
         predictor, outputs = self._frozen.predictor, self._frozen.outputs
         if outputs is not None:
             with torch.no_grad():
                 seen = predictor(image)
-                targets = outputs.carry(seen, intervention.factual, intervention.counterfactual)
+                before = self.mechanism.complete(noise, intervention.factual)
+                after = self.mechanism.complete(noise, intervention.counterfactual)
+                targets = outputs.carry(seen, before, after)
             return outputs.distances(predicted, targets)
         losses = {}
         for name, target in self._targets(image, intervention).items():

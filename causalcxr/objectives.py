@@ -5,11 +5,12 @@ import math
 from torch import Tensor, nn
 
 from causalcxr.mechanisms.hvae import HVAE
+from causalcxr.mechanisms.severity import Severity
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.values import Batch
 
-__all__ = ["AttributesObjective", "ImageObjective", "Objective"]
+__all__ = ["AttributesObjective", "ImageObjective", "Objective", "SeverityObjective"]
 
 
 class Objective(nn.Module):
@@ -59,3 +60,14 @@ class ImageObjective(Objective):
         image = batch[self.names[0]]
         nats = self.mechanism.loss(self.mechanism.elbo(image, batch, draws))
         return {self.names[0]: nats / (math.log(2) * image[0].numel())}
+
+
+class SeverityObjective(Objective):
+    """Negative log-likelihood of the severities, as they are measured, given the image's parents, in nats."""
+
+    def __init__(self, severity: Severity):
+        super().__init__()
+        self.severity, self.names = severity, tuple(variable.name for variable in severity.variables)
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        return self.severity.losses({**batch, **self.severity.blur(batch, draws)})

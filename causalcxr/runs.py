@@ -17,6 +17,7 @@ from causalcxr.config import Config, read_config, to_yaml
 from causalcxr.errors import ConfigError, GraphError, RunError
 from causalcxr.files import load_metadata, load_tensors, save_tensors, write_atomically, write_json
 from causalcxr.graph import Graph, graph_from_dict, load_graph
+from causalcxr.predictors.evidence import build_severity
 from causalcxr.scm import StructuralCausalModel
 
 __all__ = ["Run", "load", "open_run", "plan_run", "versions"]
@@ -93,7 +94,8 @@ class Run:
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.config.train.seed)
-            return StructuralCausalModel(self.graph, self.config.model.image, self.config.model.spline)
+            severity = build_severity(self.config, self.graph)
+            return StructuralCausalModel(self.graph, self.config.model.image, self.config.model.spline, severity)
 
     def save_model(
         self, scm: StructuralCausalModel, stages: list[str], facts: Mapping[str, Any] | None = None

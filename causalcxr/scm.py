@@ -13,6 +13,7 @@ from causalcxr.graph import Graph, Variable
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.severity import Severity
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch, encode, encode_intervention, image_to_float
@@ -49,12 +50,18 @@ class StructuralCausalModel(LocalPyroModule):
     `pyro.poutine.do` and `pyro.poutine.trace` act on these. Values are in natural units everywhere.
     """
 
-    def __init__(self, graph: Graph, image: HVAEConfig | None = None, spline: SplineConfig | None = None):
+    def __init__(
+        self,
+        graph: Graph,
+        image: HVAEConfig | None = None,
+        spline: SplineConfig | None = None,
+        severity: Severity | None = None,
+    ):
         super().__init__()
         self.graph = graph
         self.mechanisms = nn.ModuleDict(
             {
-                name: _build_mechanism(variable, graph.parents(name), image, spline)
+                name: _build_mechanism(variable, graph.parents(name), image, spline, severity)
                 for name, variable in graph.variables.items()
             }
         )
@@ -232,10 +239,14 @@ def _rows(batch: Mapping[str, Any], graph: Graph) -> int:
 
 
 def _build_mechanism(
-    variable: Variable, parents: tuple[Variable, ...], image: HVAEConfig | None, spline: SplineConfig | None
+    variable: Variable,
+    parents: tuple[Variable, ...],
+    image: HVAEConfig | None,
+    spline: SplineConfig | None,
+    severity: Severity | None,
 ) -> Mechanism:
     if variable.mechanism == "categorical":
         return CategoricalMechanism(variable, parents)
     if variable.mechanism == "spline":
         return SplineMechanism(variable, parents, spline)
-    return HVAE(variable, parents, image or HVAEConfig())
+    return HVAE(variable, parents, image or HVAEConfig(), severity)

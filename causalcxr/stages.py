@@ -15,13 +15,15 @@ from causalcxr.config import StageConfig
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.errors import ConfigError, nearest
 from causalcxr.finetune import FinetuneObjective
-from causalcxr.objectives import AttributesObjective, ImageObjective, Objective
+from causalcxr.mechanisms.hvae import HVAE
+from causalcxr.mechanisms.severity import Severity
+from causalcxr.objectives import AttributesObjective, ImageObjective, Objective, SeverityObjective
+from causalcxr.predictors.building import ROLES, build_predictor
+from causalcxr.predictors.evidence import Evidence, observe_split
 from causalcxr.predictors.outputs import OutputModel, output_nodes
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.predictors.training import (
-    ROLES,
     PredictorObjective,
-    build_predictor,
     calibrate_on,
     load_predictor,
     predict_split,
@@ -57,6 +59,12 @@ class Sitting:
     def val(self) -> Split:
         return self.cohort.split("val")
 
+    @property
+    def severity(self) -> Severity | None:
+        """What the image's mechanism knows of severities."""
+        mechanism = self.scm.mechanism(self.run.graph.image) if self.run.graph.image else None
+        return mechanism.severity if isinstance(mechanism, HVAE) else None
+
     def minimise(
         self,
         name: str,
@@ -91,7 +99,10 @@ def run_attributes(sitting: Sitting) -> Facts:
 
 
 def run_image(sitting: Sitting) -> Facts:
-    """Fit the image's mechanism."""
+    """Fit the image's mechanism, and first the severities that it is made with, if any."""
+    severity = sitting.severity
+    if severity is not None:
+        _fit_severity(sitting, severity)
     sitting.minimise("image", ImageObjective(sitting.scm), sitting.run.config.train.image)
     return {}
 
@@ -153,18 +164,33 @@ def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, ba
 
 def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
     """The conditional flows of the predictor's outputs, fitted on the training split."""
-    graph = sitting.scm.graph
+    graph, severity = sitting.scm.graph, sitting.severity
     assert graph.image is not None
     begun = time.perf_counter()
     tables = {}
     for rows in (sitting.train, sitting.val):
         nodes = output_nodes(predictor.variables, predict_split(predictor, rows))
-        tables[rows.name] = Table(nodes | rows.attributes)
+        tables[rows.name] = Table(nodes | rows.attributes | observe_split(severity, rows))
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
-    model = OutputModel(predictor.variables, graph.parents(graph.image), tables["train"].attributes)
+    parents = [*graph.parents(graph.image), *(severity.variables if severity else ())]
+    model = OutputModel(predictor.variables, parents, tables["train"].attributes)
     settings = sitting.run.config.train.outputs
     sitting.minimise("outputs", OutputsObjective(model), settings, tables["train"], tables["val"])
     return model
+
+
+def _fit_severity(sitting: Sitting, severity: Severity) -> None:
+    """Take over the trained predictor, whose evidence is the severity, and fit the flows on the training split."""
+    assert isinstance(severity.evidence, Evidence)
+    predictor = load_predictor(sitting.run, "predictor")
+    severity.evidence.predictor.load_state_dict(predictor.state_dict())
+    tables = {
+        rows.name: Table(rows.attributes | observe_split(severity, rows)) for rows in (sitting.train, sitting.val)
+    }
+    severity.calibrate(tables["train"].attributes)
+    settings = sitting.run.config.train.outputs
+    sitting.minimise("severity", SeverityObjective(severity), settings, tables["train"], tables["val"])
+    severity.requires_grad_(False)
 
 
 class OutputsObjective(Objective):

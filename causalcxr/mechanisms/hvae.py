@@ -30,6 +30,7 @@ from causalcxr.mechanisms.hvae_network import (
     embedding_network,
 )
 from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
+from causalcxr.mechanisms.severity import Severity, SeverityNoise
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch, image_to_float
 
@@ -41,17 +42,21 @@ _BASELINE_SCALE = 0.1  # of the baseline's regression, in [0, 1] units: about wh
 
 @dataclass(frozen=True)
 class ImageNoise:
-    """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`."""
+    """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`.
+
+    `severity`: `(B, K)`, of the K severities that the image is made with; None without any.
+    """
 
     latents: tuple[Tensor, ...]
     pixel: Tensor
+    severity: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixel)
 
     def repeat(self, k: int) -> "ImageNoise":
         """The whole batch k times over: `k * B` rows, row i of copy j at `j * B + i`."""
-        return self._map(lambda noise: noise.repeat(k, 1, 1, 1))
+        return self._map(lambda noise: noise.repeat(k, *[1] * (noise.ndim - 1)))
 
     def select(self, rows: Tensor | slice) -> "ImageNoise":
         """The rows of a mask, an index or a slice."""
@@ -67,7 +72,8 @@ class ImageNoise:
         return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageNoise":
-        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel))
+        severity = None if self.severity is None else function(self.severity)
+        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel), severity)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Elbo:
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
     and scale `(B, C, H, W)`. `latents`: as in ImageNoise. `baseline_nll`: `(B,)`, of the image
     under the parents' baseline alone (0 without one); no part of the bound, but of the training loss.
+    `severity`: what the image was found to have of it; None if the mechanism knows of none.
     """
 
     nll: Tensor
@@ -85,11 +92,13 @@ class Elbo:
     scale: Tensor
     latents: tuple[Tensor, ...]
     baseline_nll: Tensor
+    severity: SeverityNoise | None = None
 
     def noise(self, value: Tensor) -> ImageNoise:
         """The noise abducted in this pass; `value` is the image that the pass was given."""
         image = image_to_float(value, self.loc.dtype)
-        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale))
+        severity = None if self.severity is None else self.severity.noise
+        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale), severity)
 
 
 class HVAE(Mechanism):
@@ -99,13 +108,21 @@ class HVAE(Mechanism):
     exogenous prior. Raises ConfigError: lists that do not fit one another or the image's size.
     """
 
-    def __init__(self, variable: Variable, parents: Sequence[Variable], config: HVAEConfig):
+    def __init__(
+        self,
+        variable: Variable,
+        parents: Sequence[Variable],
+        config: HVAEConfig,
+        severity: Severity | None = None,
+    ):
         super().__init__(variable, parents)
         check_config(config)
         self.config = config
         self.event_shape = torch.Size((variable.channels, config.size, config.size))
         self.parent_encoder = ParentEncoder(parents)
-        self.embed = embedding_network(self.parent_encoder.width, config.embedding)
+        self.severity = severity
+        width = self.parent_encoder.width + (0 if severity is None else severity.encoder.width)
+        self.embed = embedding_network(width, config.embedding)
         self.baseline = Baseline(config, variable.channels) if config.baseline else None
         self.encoder = Encoder(config, variable.channels)
         self.posterior = Posterior(config)
@@ -125,11 +142,19 @@ class HVAE(Mechanism):
             (loc, log_scale), state = self.prior(i, state, latents[-1] if latents else None)
             noise = draws.normal(n, *shape, dtype=dtype)
             latents.append(loc + log_scale.exp() * noise)
-        return ImageNoise(tuple(latents), draws.normal(n, *self.event_shape, dtype=dtype))
+        pixel = draws.normal(n, *self.event_shape, dtype=dtype)
+        severity = draws.normal(n, len(self.severity.variables), dtype=dtype) if self.severity else None
+        return ImageNoise(tuple(latents), pixel, severity)
+
+    def complete(self, noise: ImageNoise, parents: Batch) -> Batch:
+        """The parents, and with them the severities that follow from the noise."""
+        if self.severity is None or noise.severity is None:
+            return parents
+        return {**parents, **self.severity(noise.severity, parents)}
 
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
-        embedding = self._embedding(parents)
+        embedding = self._embedding(self.complete(noise, parents))
         loc, scale = self.decoder(embedding, self._foretold(embedding), lambda layer, _: noise.latents[layer])
         return (loc + scale * noise.pixel).clamp(0, 1)
 
@@ -154,11 +179,12 @@ class HVAE(Mechanism):
             got, expected = "x".join(map(str, value.shape[1:])), "x".join(map(str, self.event_shape))
             raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
-        embedding = self._embedding(parents)
+        severity = self.severity.abduct(image, parents, draws) if self.severity else None
+        embedding = self._embedding({**parents, **severity.values} if severity else parents)
         baseline = self._foretold(embedding)
         features = self.encoder(image - (0.5 if baseline is None else baseline.detach()))
         latents: list[Tensor] = []
-        kl = torch.zeros(len(image), device=image.device, dtype=image.dtype)
+        kl = severity.kl if severity else torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
 
         def draw(layer: int, hidden: Tensor) -> Tensor:
@@ -175,14 +201,17 @@ class HVAE(Mechanism):
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
         missed = torch.zeros_like(image) if baseline is None else image - baseline
         baseline_nll = 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
-        return Elbo(nll, kl, loc, scale, tuple(latents), baseline_nll)
+        return Elbo(nll, kl, loc, scale, tuple(latents), baseline_nll, severity)
 
     def loss(self, elbo: Elbo) -> Tensor:
         """What training minimises, `(B,)` in nats: nll, beta times KL, and the baseline's regression."""
         return elbo.nll + self.config.beta * elbo.kl + elbo.baseline_nll
 
     def _embedding(self, parents: Batch) -> Tensor:
-        return self.embed(self.parent_encoder({p.name: parents[p.name] for p in self.parents}))
+        features = self.parent_encoder({p.name: parents[p.name] for p in self.parents})
+        if self.severity is not None:
+            features = torch.cat([features, self.severity.encoder(parents)], dim=-1)
+        return self.embed(features)
 
     def _foretold(self, embedding: Tensor) -> Tensor | None:
         return None if self.baseline is None else self.baseline(embedding)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from causalcxr.errors import ConfigError, nearest
 
-__all__ = ["PredictorConfig", "build_trunk"]
+__all__ = ["SMALL", "PredictorConfig", "build_trunk"]
 
 SMALL = ("convnet", "resnet")
 _GROUPS = 8  # of GroupNorm, at most

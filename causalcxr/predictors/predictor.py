@@ -113,8 +113,20 @@ class NetworkPredictor(Predictor):
                 self.spread[i] = self.scale[i]
 
     def features(self, image: Tensor) -> Tensor:
-        pixels = image_to_float(image, self.loc.dtype).contiguous(memory_format=torch.channels_last)
-        return self.trunk(pixels)
+        return self.trunk(self._pixels(image))
+
+    def by_half(self, image: Tensor) -> list[Prediction]:
+        """What is predicted from the left and from the right half of the trunk's map alone, of one pass.
+
+        For the small trunks, which end in a map that is pooled.
+        """
+        assert isinstance(self.trunk, nn.Sequential)
+        hidden = self.trunk[:-1](self._pixels(image))
+        middle = hidden.shape[-1] // 2
+        return [self.predict(self.trunk[-1](half)) for half in (hidden[..., :middle], hidden[..., middle:])]
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        return image_to_float(image, self.loc.dtype).contiguous(memory_format=torch.channels_last)
 
     def heads(self, features: Tensor) -> Prediction:
         found = {}

@@ -6,23 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalcxr.config import Config
 from causalcxr.data.cohort import Split
 from causalcxr.errors import RunError
 from causalcxr.files import load_tensors, save_tensors
-from causalcxr.graph import Graph
 from causalcxr.objectives import Objective
 from causalcxr.predictors.augment import augment
+from causalcxr.predictors.building import build_predictor
 from causalcxr.predictors.calibration import calibrate
 from causalcxr.predictors.predictor import NetworkPredictor, Prediction, Predictor
 from causalcxr.randomness import Draws
 from causalcxr.runs import Run
-from causalcxr.training import seed_of
 from causalcxr.values import Batch, image_to_float
 
-__all__ = ["ROLES", "PredictorObjective", "build_predictor", "load_predictor", "predict_split", "save_predictor"]
-
-ROLES = ("predictor", "evaluator")
+__all__ = ["PredictorObjective", "load_predictor", "predict_split", "save_predictor"]
 
 
 class PredictorObjective(Objective):
@@ -40,16 +36,6 @@ class PredictorObjective(Objective):
         if self.training:
             image = augment(image, self.predictor.config.augment, draws)
         return self.predictor.losses(self.predictor.features(image), batch)
-
-
-def build_predictor(role: str, config: Config, graph: Graph) -> NetworkPredictor:
-    """An untrained predictor; each role has an architecture and a seed of its own."""
-    assert graph.image is not None
-    variables = [graph[name] for name in graph.attributes]
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed_of(config.train.seed, role))
-        return NetworkPredictor(variables, getattr(config.model, role), graph[graph.image].channels)
 
 
 @torch.no_grad()

@@ -1,0 +1,131 @@
+"""How marked a finding is, and on which side: a hidden variable between the recorded label and the image.
+
+    severity_i := f_i(w_i, parents, severity_1 .. severity_{i-1})
+    image      := f(u, parents, severities)
+
+A label says yes or no; an effusion has a size and a side. A classifier's evidence on each half of the image tells
+both, so it stands in for them: measured on the factual image, abducted, and carried to the counterfactual parents
+like every other variable. Without it the decoder has nothing that says whose effusion it is, and takes a little
+from both sides of everybody. The chain of flows (Knothe and Rosenblatt) keeps the sides' joint law.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from causalcxr.graph import Variable
+from causalcxr.mechanisms.base import ParentEncoder
+from causalcxr.mechanisms.spline import SplineMechanism
+from causalcxr.randomness import Draws
+from causalcxr.values import Batch
+
+__all__ = ["Severity", "SeverityConfig", "SeverityNoise"]
+
+_RANGE = (-1.0, 30.0)  # of the evidence, nats: it is 0 or more, and measured with noise
+
+
+@dataclass
+class SeverityConfig:
+    """`of`: the binary parents of the image whose severity it is made with; empty: none, the label says it all.
+
+    `noise`: standard deviation of the measurement, in units of the evidence's own over the training split. With
+    none the severity would be a deterministic function of the image, and the likelihood unbounded.
+    """
+
+    of: list[str] = field(default_factory=list)
+    noise: float = 0.3
+
+
+@dataclass(frozen=True)
+class SeverityNoise:
+    """What measuring images gives.
+
+    `noise`: exogenous, `(B, K)`. `kl`: their term of the evidence lower bound, `(B,)` in nats. `values`: the
+    severities `(B,)` by name.
+    """
+
+    noise: Tensor
+    kl: Tensor
+    values: Batch
+
+
+class Severity(nn.Module):
+    """A flow for every severity given the image's parents and the severities before it.
+
+    `evidence` maps images `(B, C, H, W)` to numbers `(B, K)` of at least 0, one for each of `names`, in nats. It
+    is fixed, and so are the flows once they are fitted; the image's loss trains neither.
+    """
+
+    def __init__(self, names: Sequence[str], parents: Sequence[Variable], evidence: nn.Module, noise: float):
+        super().__init__()
+        self.variables = tuple(
+            Variable(name=name, kind="continuous", range=_RANGE, mechanism="spline") for name in names
+        )
+        self.evidence, self.noise = evidence, noise
+        self.encoder = ParentEncoder(self.variables)
+        known = [*parents, *self.variables]
+        self.flows = nn.ModuleList(
+            SplineMechanism(variable, known[: len(parents) + i]) for i, variable in enumerate(self.variables)
+        )
+
+    def calibrate(self, batch: Batch) -> None:
+        """Take the scalings of parents and severities from the training split."""
+        self.encoder.calibrate(batch)
+        for flow in self._flows:
+            flow.calibrate(batch)
+
+    @torch.no_grad()
+    def observe(self, image: Tensor) -> dict[str, Tensor]:
+        """The evidence `(B,)` by severity, as it is."""
+        with torch.autocast(image.device.type, enabled=False):
+            columns = self.evidence(image.to(self._dtype)).unbind(dim=1)
+        return {variable.name: column for variable, column in zip(self.variables, columns, strict=True)}
+
+    def blur(self, observed: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Add the noise of the measurement."""
+        deviation = self.noise * self.encoder.scale
+        blurred = {}
+        for i, variable in enumerate(self.variables):
+            value = observed[variable.name]
+            blurred[variable.name] = value + deviation[i] * draws.normal(len(value), dtype=value.dtype)
+        return blurred
+
+    @torch.no_grad()
+    def abduct(self, image: Tensor, parents: Batch, draws: Draws) -> SeverityNoise:
+        """Measure the severities of factual images, and find their exogenous noise."""
+        observed = self.observe(image)
+        values = self.blur(observed, draws)
+        known, deviation = {**parents, **values}, self.noise * self.encoder.scale
+        noise, kl = [], torch.zeros(len(image), device=image.device, dtype=self._dtype)
+        with torch.autocast(image.device.type, enabled=False):
+            for i, flow in enumerate(self._flows):
+                value = values[flow.variable.name]
+                noise.append(flow.abduct(value, known))
+                z = (value - observed[flow.variable.name]) / deviation[i]
+                log_posterior = -0.5 * z.square() - deviation[i].log() - 0.5 * math.log(2 * math.pi)
+                kl = kl + log_posterior - flow.log_prob(value, known)
+        return SeverityNoise(torch.stack(noise, dim=1), kl, values)
+
+    @torch.no_grad()
+    def forward(self, noise: Tensor, parents: Batch) -> dict[str, Tensor]:
+        """The severities `(B,)` by name that follow from their noise `(B, K)` and the image's parents."""
+        known, values = dict(parents), {}
+        with torch.autocast(noise.device.type, enabled=False):
+            for i, flow in enumerate(self._flows):
+                known[flow.variable.name] = values[flow.variable.name] = flow(noise[:, i], known)
+        return values
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Negative log-likelihood `(B,)` of every severity given what comes before it, in nats."""
+        return {flow.variable.name: -flow.log_prob(batch[flow.variable.name], batch) for flow in self._flows}
+
+    @property
+    def _flows(self) -> list[SplineMechanism]:
+        return [flow for flow in self.flows if isinstance(flow, SplineMechanism)]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.encoder.loc.dtype
