@@ -147,9 +147,7 @@ BOUNDS: dict[str, str] = {
     **dict.fromkeys(
         ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every"], POSITIVE
     ),
-    **dict.fromkeys(
-        ["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE
-    ),
+    **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
     **dict.fromkeys(["gallery_rows", "samples", "calibration_rows", "noise"], POSITIVE),
     **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
     **dict.fromkeys(["tolerance", "multiplier_rate", "damping", "augment"], NOT_NEGATIVE),

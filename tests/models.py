@@ -1,10 +1,13 @@
 """Small models and batches that several tests use."""
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
-from causalcxr.graph import Graph, load_graph
+import torch
+from torch import Tensor, nn
+
+from causalcxr.graph import Graph, Variable, load_graph
 from causalcxr.mechanisms.hvae import HVAEConfig
+from causalcxr.mechanisms.severity import Severity
 from causalcxr.scm import StructuralCausalModel
 
 TINY_IMAGE = HVAEConfig(
@@ -17,6 +20,21 @@ TINY_IMAGE = HVAEConfig(
     latents=[2, 2, 4],
     embedding=8,
 )
+
+
+class HalfMeans(nn.Module):
+    """Ten times the mean of the left and of the right half of the image, `(B, 2)`."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        middle = image.shape[-1] // 2
+        return 10 * torch.stack(
+            [half.mean(dim=(1, 2, 3)) for half in (image[..., :middle], image[..., middle:])], 1
+        )
+
+
+def halves_severity(parents: Sequence[Variable], noise: float = 0.3) -> Severity:
+    """Severities whose evidence is known: the brightness of either half."""
+    return Severity(["left", "right"], parents, HalfMeans(), noise)
 
 
 def tiny_scm(graph: Graph | str = "chest", seed: int = 0) -> StructuralCausalModel:

@@ -85,12 +85,13 @@ class Severity(nn.Module):
         return {variable.name: column for variable, column in zip(self.variables, columns, strict=True)}
 
     def blur(self, observed: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Add the noise of the measurement."""
+        """Add the noise of the measurement; what would leave the range stays on its border."""
         deviation = self.noise * self.encoder.scale
         blurred = {}
         for i, variable in enumerate(self.variables):
             value = observed[variable.name]
-            blurred[variable.name] = value + deviation[i] * draws.normal(len(value), dtype=value.dtype)
+            noise = draws.normal(len(value), dtype=value.dtype)
+            blurred[variable.name] = (value + deviation[i] * noise).clamp(*_RANGE)
         return blurred
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.mechanisms.hvae import HVAE, ImageNoise
 from causalcxr.mechanisms.spline import SplineMechanism
 from causalcxr.randomness import Draws
-from tests.models import TINY_IMAGE
+from tests.models import TINY_IMAGE, halves_severity
 
 N = 64
 SEX = Variable("sex", "binary", labels=("female", "male"))
@@ -50,6 +50,9 @@ def _cases() -> dict[str, Case]:
     image = _variable("image", "sex", "race", "age")
     colour = Variable("v", "image", ("sex",), channels=3)
     cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY_IMAGE), "image")
+    cases["hvae with severities"] = Case(
+        lambda: HVAE(image, PARENTS, TINY_IMAGE, halves_severity(PARENTS)), "image"
+    )
     cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE), "image")
     return cases
 
@@ -83,7 +86,9 @@ def parents(n: int = N, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]
 
 
 def noise_parts(noise: Any) -> list[Tensor]:
-    return [*noise.latents, noise.pixel] if isinstance(noise, ImageNoise) else [noise]
+    if not isinstance(noise, ImageNoise):
+        return [noise]
+    return [*noise.latents, noise.pixel, *([] if noise.severity is None else [noise.severity])]
 
 
 def test_values_have_the_declared_form(mechanism):
@@ -127,6 +132,9 @@ def test_gradient_reaches_every_parameter(mechanism):
         value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
     mechanism.log_prob(value, pa, Draws(1)).sum().backward()
     for name, parameter in mechanism.named_parameters():
+        if name.startswith("severity."):  # fitted on their own, never by the image's loss
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
         assert parameter.grad.isfinite().all(), name
 
