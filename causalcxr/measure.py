@@ -13,13 +13,14 @@ from causalcxr.errors import RunError
 from causalcxr.finetune import causes_of_image
 from causalcxr.metrics.attributes import interventional_means, sample_attributes
 from causalcxr.metrics.classifiers import measure_classifier
-from causalcxr.metrics.images import Key, Rows, abduct, measure_images
+from causalcxr.metrics.images import Key, Rows, abduct, image_mechanism, measure_images
 from causalcxr.metrics.likelihood import attribute_log_likelihoods
 from causalcxr.metrics.scoring import Sight, join_trials, marginal_values, score_batch
 from causalcxr.metrics.summary import Metrics, describe_intervals, summarise
 from causalcxr.metrics.targets import measure_trials
 from causalcxr.metrics.truth import Truth
 from causalcxr.predictors.calibration import Reliability, reliability
+from causalcxr.predictors.evidence import Evidence
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.predictors.training import predict_split
 from causalcxr.report.gallery import Gallery, choose_rows, make_gallery
@@ -52,11 +53,18 @@ class Subject:
     interventions: Sequence[Mapping[str, Any]]
 
     def __post_init__(self) -> None:
-        if self.evaluator is not None and self.evaluator.fingerprint() == self.run.finetuned().get("predictor"):
+        if self.evaluator is not None and self.evaluator.fingerprint() in self._teachers():
             raise RunError(
-                f"run '{self.run.folder}' was fine-tuned with this very predictor, which would praise what it "
-                "taught; score it with another one (the run's own evaluator.safetensors)"
+                f"run '{self.run.folder}' was fine-tuned with this very predictor, or made its severities with "
+                "it, and it would praise what it taught; score with another one (the run's evaluator.safetensors)"
             )
+
+    def _teachers(self) -> set[str]:
+        """Fingerprints of the predictors that the image's mechanism has learnt from."""
+        severity = image_mechanism(self.scm).severity if self.run.graph.image else None
+        evidence = severity.evidence if severity else None
+        asked = {evidence.predictor.fingerprint()} if isinstance(evidence, Evidence) else set()
+        return asked | {self.run.finetuned().get("predictor", "")}
 
     @property
     def has_image(self) -> bool:

@@ -60,10 +60,17 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a if a[name].numel())
 
 
-def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path):
-    straight = run(tmp_path / "straight")
+WITH_SEVERITIES = [
+    *("train.stages=[attributes,predictors,image]", "model.severity.of=[finding]", "model.predictor.widths=[4,4]"),
+    *("model.evaluator.widths=[4,4]", "train.predictors.steps=5", "train.outputs.steps=5"),
+]
+
+
+@pytest.mark.parametrize("more", [[], WITH_SEVERITIES], ids=["plain", "with severities"])
+def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, more):
+    straight = run(tmp_path / "straight", *more)
     killed = tmp_path / "killed"
-    words = command(killed, f"data.cache={tmp_path}/cache")
+    words = command(killed, f"data.cache={tmp_path}/cache", *more)
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment())
     metrics, waited = killed / "metrics.jsonl", time.monotonic()
     while process.poll() is None and time.monotonic() - waited < 120:  # until the middle of the image stage
@@ -75,7 +82,7 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path):
     process.communicate()
     step = load_tensors(killed / "state" / "image.safetensors")[1]["step"]
     assert 0 < step < 40
-    resumed = run(killed)
+    resumed = run(killed, *more)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     for name in ("straight", "killed"):  # and in the same curves, each step once
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -243,5 +243,5 @@ def test_scoring_with_the_predictor_that_fine_tuned_is_refused():
             return {"predictor": predictor.fingerprint()}
 
     predictor = AdaptedPredictor([GRAPH["sex"]], nn.Flatten(), {"sex": Output({"male": 0})})
-    with pytest.raises(RunError, match="was fine-tuned with this very predictor"):
+    with pytest.raises(RunError, match="with this very predictor"):
         Subject(Run(), None, None, None, None, predictor, [])  # pyright: ignore
