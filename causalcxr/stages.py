@@ -170,7 +170,8 @@ def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
     tables = {}
     for rows in (sitting.train, sitting.val):
         nodes = output_nodes(predictor.variables, predict_split(predictor, rows))
-        tables[rows.name] = Table(nodes | rows.attributes | observe_split(severity, rows))
+        measured = _measure(severity, rows, sitting.run.config.train.seed) if severity else {}
+        tables[rows.name] = Table(nodes | rows.attributes | measured)
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
     parents = [*graph.parents(graph.image), *(severity.variables if severity else ())]
     model = OutputModel(predictor.variables, parents, tables["train"].attributes)
@@ -179,11 +180,23 @@ def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
     return model
 
 
+def _measure(severity: Severity, rows: Split, seed: int) -> dict[str, Tensor]:
+    """The severities `(N,)` of a split as abduction measures them, noise included."""
+    device = severity.encoder.loc.device
+    observed = {name: values.to(device) for name, values in observe_split(severity, rows).items()}
+    blurred = severity.blur(observed, Draws(seed_of(seed, "measure", rows.name), device))
+    return {name: values.cpu() for name, values in blurred.items()}
+
+
 def _fit_severity(sitting: Sitting, severity: Severity) -> None:
     """Take over the trained predictor, whose evidence is the severity, and fit the flows on the training split."""
+    severity.to(sitting.fabric.device)
     assert isinstance(severity.evidence, Evidence)
     predictor = load_predictor(sitting.run, "predictor")
     severity.evidence.predictor.load_state_dict(predictor.state_dict())
+    severity.evidence.floor.zero_()
+    seen = torch.stack(list(observe_split(severity, sitting.train).values()), dim=1)
+    severity.evidence.fit_floor(seen, sitting.train.attributes)
     tables = {
         rows.name: Table(rows.attributes | observe_split(severity, rows)) for rows in (sitting.train, sitting.val)
     }

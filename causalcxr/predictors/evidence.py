@@ -14,35 +14,44 @@ from causalcxr.mechanisms.severity import Severity
 from causalcxr.predictors.building import build_predictor
 from causalcxr.predictors.networks import SMALL
 from causalcxr.predictors.predictor import NetworkPredictor
-from causalcxr.values import image_to_float
+from causalcxr.values import Batch, image_to_float
 
 __all__ = ["Evidence", "build_severity", "observe_split"]
 
+_UNSEEN = 0.9  # share of the people without the finding in whom nothing of it is seen
 SIDES = ("left of the image", "right of the image")
 
 
 class Evidence(nn.Module):
-    """`-log q(absent | half of the image)` in nats: 0 where nothing is seen, and growing with what is seen.
+    """`-log q(absent | half of the image)` in nats above a floor: 0 where nothing is seen, growing with what is.
 
-    Log-odds would do as well where the finding is plain to see, but below 0 they tell other things about a person,
-    which would then be changed along with the finding.
+    The floor is what nine in ten people without the finding stay below. Down there the predictor's evidence tells
+    other things about a person, which would then be changed along with the finding.
     """
+
+    floor: Tensor
 
     def __init__(self, predictor: NetworkPredictor, names: Sequence[str]):
         super().__init__()
         self.predictor, self.names = predictor, tuple(names)
+        self.register_buffer("floor", torch.zeros(len(SIDES) * len(self.names)))
+
+    def fit_floor(self, evidence: Tensor, batch: Batch) -> None:
+        """From the evidence `(N, 2 * names)` above no floor on the training split, and its labels."""
+        for i, column in enumerate(evidence.T):
+            absent = batch[self.names[i // len(SIDES)]] == 0
+            if absent.any():
+                self.floor[i] = column[absent].quantile(_UNSEEN)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images `(B, C, H, W)` to `(B, 2 * names)`: left and right half of the image for every name."""
         halves = self.predictor.by_half(image)
         odds = [half[name][:, 1] - half[name][:, 0] for name in self.names for half in halves]
-        return F.softplus(torch.stack(odds, dim=1))
+        return (F.softplus(torch.stack(odds, dim=1)) - self.floor).clamp_min(0)
 
 
-def observe_split(severity: Severity | None, rows: Split, batch_size: int = 256) -> dict[str, Tensor]:
-    """The evidence on all images of a split, by severity; nothing without one."""
-    if severity is None:
-        return {}
+def observe_split(severity: Severity, rows: Split, batch_size: int = 256) -> dict[str, Tensor]:
+    """The evidence `(N,)` on all images of a split, by severity, on the CPU."""
     assert rows.graph.image is not None
     device, parts = severity.encoder.loc.device, []
     for start in range(0, len(rows), batch_size):
