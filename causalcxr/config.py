@@ -104,6 +104,7 @@ class EvaluateConfig:
     gallery_rows: int = 6
     samples: int = 24
     cycles: int = 10  # of the null intervention, for composition
+    draws: int = 4  # abductions whose mean is the expected counterfactual; 1: not measured
     interventions: list[str] = field(default_factory=list)  # "age=80", ...; empty: chosen from the graph
     compare: list[str] = field(default_factory=list)  # folders of runs to measure beside it
 
@@ -148,7 +149,7 @@ BOUNDS: dict[str, str] = {
         ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every"], POSITIVE
     ),
     **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
-    **dict.fromkeys(["gallery_rows", "samples", "calibration_rows", "noise"], POSITIVE),
+    **dict.fromkeys(["gallery_rows", "samples", "calibration_rows", "noise", "draws"], POSITIVE),
     **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
     **dict.fromkeys(["tolerance", "multiplier_rate", "damping", "augment"], NOT_NEGATIVE),
     **dict.fromkeys(["threads", "max_bad_steps", "workers"], NOT_NEGATIVE),

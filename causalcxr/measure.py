@@ -138,7 +138,9 @@ class _Measured:
         abduction, elbo = abduct(scm, subject.test.batch(rows), seed)
         if self.gallery is None:
             self.gallery = make_gallery(scm, abduction, elbo, subject.interventions, subject.truth, ids, seed)
-        measured = measure_images(scm, abduction, elbo, self.train, subject.truth, ids, config.cycles, seed)
+        measured = measure_images(
+            scm, abduction, elbo, self.train, subject.truth, ids, config.cycles, config.draws, seed
+        )
         self.rows.append({key: values.cpu() for key, values in measured.items()})
         if subject.evaluator is not None:
             chosen = {name: value[rows] for name, value in self.values.items()}

@@ -19,7 +19,7 @@ from causalcxr.train import train
 
 ATTRIBUTES = ("sex", "race", "age", "finding")
 QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=2", "evaluate.gallery_rows=2"]
-QUICK += ["evaluate.samples=3"]
+QUICK += ["evaluate.samples=3", "evaluate.draws=2"]
 
 
 def expected_keys():
@@ -28,7 +28,7 @@ def expected_keys():
     keys |= {f"composition/{mode}/{cycle}" for mode in ("kept", "off", "redrawn") for cycle in (1, 2)}
     keys |= {f"reversibility/{name}" for name in ATTRIBUTES}
     keys |= {f"effect_size/{who}/{name}" for who in ("model", "exact") for name in ATTRIBUTES}
-    for who in ("model", "did_nothing", "exact"):
+    for who in ("model", "expected", "did_nothing", "exact"):
         for name in ATTRIBUTES:
             keys |= {f"exact/{who}/{name}/{error}" for error in ("error", "error_mean", "error_median")}
             keys |= {f"exact/{who}/{name}/alpha/{other}" for other in ATTRIBUTES}

@@ -18,7 +18,7 @@ from causalcxr.runs import open_run
 from causalcxr.train import train
 
 QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=1", "evaluate.gallery_rows=2"]
-QUICK += ["evaluate.samples=3"]
+QUICK += ["evaluate.samples=3", "evaluate.draws=2"]
 
 
 def tune(base, run, *more):

@@ -17,6 +17,7 @@ from causalcxr.metrics.interventions import draw_other_values
 from causalcxr.metrics.truth import Truth
 from causalcxr.randomness import Draws
 from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.training import seed_of
 from causalcxr.values import Batch, image_to_float
 
 __all__ = ["Key", "Rows", "abduct", "image_mechanism", "measure_exact", "measure_images"]
@@ -63,9 +64,13 @@ def measure_images(
     truth: Truth | None,
     ids: Tensor,
     cycles: int,
+    draws: int,
     seed: int,
 ) -> Rows:
-    """Every image metric of the abducted rows. `train` has the training attributes, `ids` the subjects' ids."""
+    """Every image metric of the abducted rows. `train` has the training attributes, `ids` the subjects' ids.
+
+    `draws`: abductions whose mean effect is the expected one, compared with the truth beside that of one draw.
+    """
     assert scm.graph.image is not None
     image, mechanism = abduction.factual[scm.graph.image], image_mechanism(scm)
     shape = tuple(image.shape[1:])
@@ -74,12 +79,11 @@ def measure_images(
         ("image", "training_loss"): bits_per_dim(mechanism.loss(elbo), shape),
     }
     noise = elbo.noise(image)
-    draws = Draws(seed + 1, scm.device)
-    composed = composition(mechanism, image, abduction.factual, noise, cycles, draws)
+    composed = composition(mechanism, image, abduction.factual, noise, cycles, Draws(seed + 1, scm.device))
     rows |= {("composition", mode, str(cycle)): values for (mode, cycle), values in composed.items()}
     drawn = _intervene(scm, abduction, train, seed)
     rows |= _measure_reversibility(scm, abduction, drawn, seed)
-    effects = torch.stack([b[scm.graph.image] - image for b in drawn.batches], dim=1)
+    effects = _effects(drawn.batches, image, scm.graph.image)
     rows |= _sizes("model", drawn.names, effects)
     if truth is not None:
         factual = truth.images(ids)
@@ -87,6 +91,9 @@ def measure_images(
         true_effects = torch.stack(answers, dim=1).to(effects)
         rows |= _sizes("exact", drawn.names, true_effects)
         rows |= measure_exact("model", drawn.names, effects, true_effects)
+        if draws > 1:
+            expected = _expected_effects(scm, abduction, drawn, effects, draws, seed)
+            rows |= measure_exact("expected", drawn.names, expected, true_effects)
         rows |= measure_exact("did_nothing", drawn.names, torch.zeros_like(effects), true_effects)
         rows |= measure_exact("exact", drawn.names, true_effects, true_effects)
     return rows
@@ -114,6 +121,27 @@ def _intervene(scm: StructuralCausalModel, abduction: Abduction, train: Batch, s
     values = draw_other_values(scm.graph, abduction.factual, train, seed)
     batches = scm.counterfactual(abduction, [{name: values[name]} for name in names], effect="direct")
     return Drawn(names, values, batches)
+
+
+def _effects(batches: Sequence[Mapping[str, Tensor]], image: Tensor, name: str) -> Tensor:
+    """Effect images `(B, k, C, H, W)` of k interventions."""
+    return torch.stack([batch[name] - image for batch in batches], dim=1)
+
+
+def _expected_effects(
+    scm: StructuralCausalModel, abduction: Abduction, drawn: Drawn, first: Tensor, draws: int, seed: int
+) -> Tensor:
+    """The mean of the effects over several abductions; `first` are the effects of one that is at hand.
+
+    What an observation leaves open a single draw can only guess; the mean is the best point that a model can give.
+    """
+    assert scm.graph.image is not None
+    image, do = abduction.factual[scm.graph.image], [{name: drawn.values[name]} for name in drawn.names]
+    total = first.clone()
+    for i in range(1, draws):
+        another = scm.abduct(abduction.factual, seed=seed_of(seed, "expected", i))
+        total += _effects(scm.counterfactual(another, do, effect="direct"), image, scm.graph.image)
+    return total / draws
 
 
 def _measure_reversibility(scm: StructuralCausalModel, abduction: Abduction, drawn: Drawn, seed: int) -> Rows:

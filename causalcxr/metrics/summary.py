@@ -29,7 +29,12 @@ MINIMALITY_DEFINITION = (
     "Minimality: mean absolute change of a pixel in grey levels (0 to 255) under the direct effect of "
     "do({name} = a drawn other value); of two that are as effective the smaller is better. Made by: {whose}."
 )
-MAKERS = {"model": "the model", "exact": "the exact counterfactual itself", "did_nothing": "the unchanged image"}
+MAKERS = {
+    "model": "the model",
+    "expected": "the model, mean over several draws of its noise",
+    "exact": "the exact counterfactual itself",
+    "did_nothing": "the unchanged image",
+}
 
 
 def summarise(rows: Mapping[Key, Any], patients: Any) -> Metrics:
@@ -99,4 +104,6 @@ def define(key: Key) -> str:
 
 
 def _of(who: str) -> str:
-    return "" if who == "model" else f" Yardstick: made is {MAKERS[who]}."
+    if who == "model":
+        return ""
+    return f" {'Made' if who == 'expected' else 'Yardstick: made'} is {MAKERS[who]}."

@@ -1,11 +1,14 @@
 """Exact error and alpha on the simulator's own counterfactuals, whose answers are known."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from causalcxr import simulator
 from causalcxr.metrics.exact import coefficients, error_norms, relative_error, size_in_grey_levels
-from causalcxr.metrics.images import measure_exact
+from causalcxr.metrics.images import abduct, measure_exact, measure_images
+from tests.models import chest_batch, tiny_scm
 
 NAMES = ("sex", "race", "age", "finding")
 EFFUSION_SEEN = simulator.Knobs(race_exposure=0.1, finding_volume=3.0)
@@ -81,3 +84,26 @@ def test_invisible_effects_are_left_out():
 
 def test_size_is_the_root_mean_square_in_grey_levels():
     torch.testing.assert_close(size_in_grey_levels(torch.full((2, 1, 3, 3), -0.1)), torch.full((2,), 25.5))
+
+
+def test_the_mean_over_draws_is_compared_with_the_truth():
+    """Where the truth is the model's own mean, many draws come closer to it than one."""
+    scm, batch, n = tiny_scm(), chest_batch(4), 60
+    abduction, elbo = abduct(scm, batch, seed=0)
+    image = abduction.factual["image"]
+
+    class Mean:
+        """Answers with the mean over abductions of its own."""
+
+        def images(self, ids, do=None):
+            if not do:
+                return image
+            made = [scm.counterfactual(scm.abduct(batch, seed=1000 + i), do, effect="direct") for i in range(n)]
+            return torch.stack([one["image"] for one in made]).mean(dim=0)
+
+    truth: Any = Mean()
+    rows = measure_images(scm, abduction, elbo, batch, truth, torch.arange(4), cycles=1, draws=n, seed=0)
+    for name in NAMES:
+        one, mean = (rows["exact", who, name, "error"][:, 0].sum() for who in ("model", "expected"))
+        # Two independent means of 60 differ by sqrt(2 / 60) = .18 of what a draw differs from its expectation.
+        assert mean < 0.35 * one
