@@ -42,7 +42,8 @@ def main() -> None:
     other = 1 - batch["finding"]
     drawn = torch.stack([change(scm, batch, other, seed) for seed in range(MODEL_DRAWS)])
     exact = film(u, other, cohort.size) - film(u, batch["finding"], cohort.size)
-    answers = {"model_draw": drawn[0], "model_mean": drawn.mean(dim=0)} | ask_oracle(u, batch["finding"], exact, cohort.size)
+    answers = {"model_draw": drawn[0], "model_mean": drawn.mean(dim=0)}
+    answers |= ask_oracle(u, batch["finding"], exact, cohort.size)
     results = {
         name: {"n": int(those.sum())} | {who: error(made[those], exact[those]) for who, made in answers.items()}
         for name, those in directions(batch["finding"]).items()
