@@ -36,7 +36,7 @@ class SeverityConfig:
     """
 
     of: list[str] = field(default_factory=list)
-    noise: float = 0.3
+    noise: float = 0.1
 
 
 @dataclass(frozen=True)
