@@ -19,7 +19,7 @@ from causalcxr.objectives import AttributesObjective
 from causalcxr.predictors.adapters import AdaptedPredictor, Output
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
-from tests.models import TINY_IMAGE
+from tests.models import TINY_IMAGE, tiny_scm
 
 GRAPH = load_graph("chest")
 N, SIZE, KNOBS = 2000, 32, simulator.Knobs(race_exposure=0.3, finding_volume=0.5)
@@ -244,4 +244,4 @@ def test_scoring_with_the_predictor_that_fine_tuned_is_refused():
 
     predictor = AdaptedPredictor([GRAPH["sex"]], nn.Flatten(), {"sex": Output({"male": 0})})
     with pytest.raises(RunError, match="with this very predictor"):
-        Subject(Run(), None, None, None, None, predictor, [])  # pyright: ignore
+        Subject(Run(), None, tiny_scm(GRAPH), None, None, predictor, [])  # pyright: ignore
