@@ -195,14 +195,14 @@ def _fit_severity(sitting: Sitting, severity: Severity) -> None:
     predictor = load_predictor(sitting.run, "predictor")
     severity.evidence.predictor.load_state_dict(predictor.state_dict())
     severity.evidence.floor.zero_()
-    seen = torch.stack(list(observe_split(severity, sitting.train).values()), dim=1)
-    severity.evidence.fit_floor(seen, sitting.train.attributes)
-    tables = {
-        rows.name: Table(rows.attributes | observe_split(severity, rows)) for rows in (sitting.train, sitting.val)
-    }
-    severity.calibrate(tables["train"].attributes)
-    settings = sitting.run.config.train.outputs
-    sitting.minimise("severity", SeverityObjective(severity), settings, tables["train"], tables["val"])
+    seen = observe_split(severity, sitting.train)
+    columns = torch.stack(list(seen.values()), dim=1)
+    severity.evidence.fit_floor(columns, sitting.train.attributes)
+    counted = severity.evidence.above_floor(columns).unbind(dim=1)
+    train = Table(sitting.train.attributes | dict(zip(seen, counted, strict=True)))
+    val = Table(sitting.val.attributes | observe_split(severity, sitting.val))
+    severity.calibrate(train.attributes)
+    sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, train, val)
     severity.requires_grad_(False)
 
 

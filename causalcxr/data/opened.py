@@ -1,7 +1,7 @@
 """A prepared cohort, opened: its rows, and batches of them read from the memory map."""
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +80,12 @@ class Split:
         if self.graph.image and self.cohort.images is not None:
             batch[self.graph.image] = torch.from_numpy(self.cohort.images[self.rows[chosen]])
         return batch
+
+    def images(self, batch_size: int = 256) -> Iterator[Tensor]:
+        """All images, uint8 `(B, C, H, W)`, in the order of the rows."""
+        assert self.graph.image is not None
+        for start in range(0, len(self), batch_size):
+            yield self.batch(range(start, min(start + batch_size, len(self))))[self.graph.image]
 
 
 def open_folder(folder: Path, size: int, graph: Graph) -> Cohort:

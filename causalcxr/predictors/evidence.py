@@ -47,16 +47,17 @@ class Evidence(nn.Module):
         """Images `(B, C, H, W)` to `(B, 2 * names)`: left and right half of the image for every name."""
         halves = self.predictor.by_half(image)
         odds = [half[name][:, 1] - half[name][:, 0] for name in self.names for half in halves]
-        return (F.softplus(torch.stack(odds, dim=1)) - self.floor).clamp_min(0)
+        return self.above_floor(F.softplus(torch.stack(odds, dim=1)))
+
+    def above_floor(self, evidence: Tensor) -> Tensor:
+        """What of the evidence `(B, 2 * names)` counts."""
+        return (evidence - self.floor.to(evidence.device)).clamp_min(0)
 
 
-def observe_split(severity: Severity, rows: Split, batch_size: int = 256) -> dict[str, Tensor]:
+def observe_split(severity: Severity, rows: Split) -> dict[str, Tensor]:
     """The evidence `(N,)` on all images of a split, by severity, on the CPU."""
-    assert rows.graph.image is not None
-    device, parts = severity.encoder.loc.device, []
-    for start in range(0, len(rows), batch_size):
-        batch = rows.batch(range(start, min(start + batch_size, len(rows))))
-        parts.append(severity.observe(image_to_float(batch[rows.graph.image].to(device))))
+    device = severity.encoder.loc.device
+    parts = [severity.observe(image_to_float(images.to(device))) for images in rows.images()]
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
 

@@ -39,13 +39,11 @@ class PredictorObjective(Objective):
 
 
 @torch.no_grad()
-def predict_split(predictor: Predictor, rows: Split, calibrated: bool = True, batch_size: int = 256) -> Prediction:
+def predict_split(predictor: Predictor, rows: Split, calibrated: bool = True) -> Prediction:
     """The predictions on all images of a split, on the CPU; without calibration what `calibrate` needs."""
-    assert rows.graph.image is not None
-    device, parts = predictor.temperature.device, []
-    for start in range(0, len(rows), batch_size):
-        indices = range(start, min(start + batch_size, len(rows)))
-        features = predictor.features(rows.batch(indices)[rows.graph.image].to(device))
+    parts = []
+    for images in rows.images():
+        features = predictor.features(images.to(predictor.temperature.device))
         parts.append(predictor.predict(features) if calibrated else predictor.heads(features))
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
