@@ -21,6 +21,7 @@ from causalcxr.predictors.networks import PredictorConfig
 __all__ = [
     "Config",
     "EvaluateConfig",
+    "ImageStageConfig",
     "LogConfig",
     "ModelConfig",
     "StageConfig",
@@ -56,6 +57,17 @@ class StageConfig:
 
 
 @dataclass
+class ImageStageConfig(StageConfig):
+    """The image's stage. Its KL term grows to its full weight over the first `kl_warmup_steps` steps.
+
+    With full weight from the start a short training may leave layers of latents unused for good (posterior
+    collapse), and which ones is up to the seed.
+    """
+
+    kl_warmup_steps: int = 0
+
+
+@dataclass
 class TrainConfig:
     """What `train.py` does, on which device, and with which seed."""
 
@@ -72,7 +84,7 @@ class TrainConfig:
     predictors: StageConfig = field(
         default_factory=lambda: StageConfig(steps=2000, learning_rate=2e-3, weight_decay=0.05, validate_rows=0)
     )
-    image: StageConfig = field(default_factory=StageConfig)
+    image: ImageStageConfig = field(default_factory=ImageStageConfig)
     outputs: StageConfig = field(  # flows of the predictor's outputs: severities, counterfactual targets
         default_factory=lambda: StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
     )

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from causalcxr.mechanisms.hvae import HVAE
@@ -19,6 +20,11 @@ class Objective(nn.Module):
     needs_image = False
     keeps_last = False  # whether the last weights are kept whatever the validation loss
     names: tuple[str, ...] = ()
+    step: Tensor  # that is being taken, from 0; the loop sets it
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Loss of every row `(B,)` by variable; the stage minimises the mean of their sum."""
@@ -45,21 +51,31 @@ class AttributesObjective(Objective):
 
 
 class ImageObjective(Objective):
-    """Negative ELBO of the image given its parents (its KL weighted by beta), in bits per dimension."""
+    """Negative ELBO of the image given its parents (its KL weighted by beta), in bits per dimension.
+
+    In training the KL's weight grows linearly over the first `kl_warmup_steps`.
+    """
 
     needs_image = True
 
-    def __init__(self, scm: StructuralCausalModel):
+    def __init__(self, scm: StructuralCausalModel, kl_warmup_steps: int = 0):
         super().__init__()
         assert scm.graph.image is not None
         mechanism = scm.mechanism(scm.graph.image)
         assert isinstance(mechanism, HVAE)
         self.names, self.mechanism = (scm.graph.image,), mechanism
+        self.kl_warmup_steps = kl_warmup_steps
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         image = batch[self.names[0]]
-        nats = self.mechanism.loss(self.mechanism.elbo(image, batch, draws))
+        nats = self.mechanism.loss(self.mechanism.elbo(image, batch, draws), self._kl_share())
         return {self.names[0]: nats / (math.log(2) * image[0].numel())}
+
+    def _kl_share(self) -> Tensor | float:
+        """Of the KL's full weight, at this step."""
+        if not self.training or not self.kl_warmup_steps:
+            return 1.0
+        return ((self.step + 1) / self.kl_warmup_steps).clamp_max(1)
 
 
 class SeverityObjective(Objective):

@@ -103,7 +103,8 @@ def run_image(sitting: Sitting) -> Facts:
     severity = sitting.severity
     if severity is not None:
         _fit_severity(sitting, severity)
-    sitting.minimise("image", ImageObjective(sitting.scm), sitting.run.config.train.image)
+    settings = sitting.run.config.train.image
+    sitting.minimise("image", ImageObjective(sitting.scm, settings.kl_warmup_steps), settings)
     return {}
 
 

@@ -140,6 +140,7 @@ class Stage:
     def _step(self) -> tuple[dict[str, float], float]:
         """One optimiser step: losses by variable and the gradient's norm before clipping."""
         step, accumulate = self.progress.step, self.stage.accumulate
+        self.objective.step.fill_(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.stage, step)
         totals = dict.fromkeys(self.objective.names, 0.0)

@@ -61,6 +61,7 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 WITH_SEVERITIES = [
+    "train.image.kl_warmup_steps=30",
     *("train.stages=[attributes,predictors,image]", "model.severity.of=[finding]", "model.predictor.widths=[4,4]"),
     *("model.evaluator.widths=[4,4]", "train.predictors.steps=5", "train.outputs.steps=5"),
 ]
@@ -293,6 +294,23 @@ def test_one_image_step_calls_encoder_and_decoder_once():
         )
     torch.stack(list(objective(batch, Draws(0)).values())).sum().backward()
     assert calls == {"encoder": 1, "decoder": 1}
+
+
+def test_the_kl_term_grows_to_its_full_weight_in_training_alone():
+    """Loss against its parts: a quarter of the KL at the first of four steps, all of it from the fourth on."""
+    scm = tiny_scm()
+    objective, batch, mechanism = (
+        ImageObjective(scm, kl_warmup_steps=4),
+        scm.sample(4, seed=0),
+        scm.mechanism("image"),
+    )
+    with torch.no_grad():
+        elbo = mechanism.elbo(batch["image"], batch, Draws(0))
+        for training, step, share in ((True, 0, 0.25), (True, 2, 0.75), (True, 3, 1), (True, 9, 1), (False, 0, 1)):
+            objective.train(training).step.fill_(step)
+            nats = elbo.nll + share * mechanism.config.beta * elbo.kl + elbo.baseline_nll
+            expected = nats / (math.log(2) * batch["image"][0].numel())
+            torch.testing.assert_close(objective(batch, Draws(0))["image"], expected)
 
 
 def test_an_empty_split_is_refused(cohort, tmp_path):

@@ -203,9 +203,9 @@ class HVAE(Mechanism):
         baseline_nll = 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
         return Elbo(nll, kl, loc, scale, tuple(latents), baseline_nll, severity)
 
-    def loss(self, elbo: Elbo) -> Tensor:
-        """What training minimises, `(B,)` in nats: nll, beta times KL, and the baseline's regression."""
-        return elbo.nll + self.config.beta * elbo.kl + elbo.baseline_nll
+    def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
+        """What training minimises, `(B,)` in nats: nll, beta times a share of KL, the baseline's regression."""
+        return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.baseline_nll
 
     def _embedding(self, parents: Batch) -> Tensor:
         features = self.parent_encoder({p.name: parents[p.name] for p in self.parents})

@@ -45,9 +45,9 @@ class Evidence(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images `(B, C, H, W)` to `(B, 2 * names)`: left and right half of the image for every name."""
-        halves = self.predictor.by_half(image)
-        odds = [half[name][:, 1] - half[name][:, 0] for name in self.names for half in halves]
-        return self.above_floor(F.softplus(torch.stack(odds, dim=1)))
+        features = self.predictor.features(image)
+        odds = [self.predictor.side_odds(features, name) for name in self.names]
+        return self.above_floor(F.softplus(torch.cat(odds, dim=1)))
 
     def above_floor(self, evidence: Tensor) -> Tensor:
         """What of the evidence `(B, 2 * names)` counts."""

@@ -18,7 +18,7 @@ ASKED = ["model.severity.of=[finding]", "train.stages=[attributes,predictors,ima
 
 def test_evidence_of_a_half_is_that_half_alone():
     """A trunk that only pools: its map is the image, the features are mean and maximum, and weights are known."""
-    predictor = NetworkPredictor([GRAPH["finding"]], PredictorConfig(widths=[1]))
+    predictor = NetworkPredictor([GRAPH["finding"]], PredictorConfig(widths=[1]), sided=["finding"])
     assert isinstance(predictor.trunk, nn.Sequential)
     predictor.trunk = nn.Sequential(nn.Identity(), predictor.trunk[-1])
     with torch.no_grad():
@@ -32,7 +32,7 @@ def test_evidence_of_a_half_is_that_half_alone():
 
 
 def test_floor_is_what_nine_in_ten_without_the_finding_stay_below():
-    predictor = NetworkPredictor([GRAPH["finding"]], PredictorConfig(widths=[1]))
+    predictor = NetworkPredictor([GRAPH["finding"]], PredictorConfig(widths=[1]), sided=["finding"])
     evidence = Evidence(predictor, ["finding"])
     seen = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 3.0])
     finding = torch.arange(2000) % 2
@@ -43,7 +43,7 @@ def test_floor_is_what_nine_in_ten_without_the_finding_stay_below():
 
 
 def test_nothing_is_evidence_below_the_floor():
-    predictor = NetworkPredictor([GRAPH["finding"]], PredictorConfig(widths=[4])).eval()
+    predictor = NetworkPredictor([GRAPH["finding"]], PredictorConfig(widths=[4]), sided=["finding"]).eval()
     evidence = Evidence(predictor, ["finding"])
     image = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     before = evidence(image)

@@ -139,3 +139,47 @@ def test_a_module_that_is_no_tensor_function_is_named():
     adapted = AdaptedPredictor(VARIABLES, nn.Identity(), {"sex": Output({"male": 0})})
     with pytest.raises(ConfigError, match=r"returned \(2, 1, 8, 8\); expected a tensor \(images, outputs\)"):
         adapted(torch.rand(2, 1, 8, 8))
+
+
+def test_a_sided_attribute_is_there_if_it_is_on_either_side():
+    """The whole against 1 - (1 - p_left)(1 - p_right), and finite where a float has no more room."""
+    predictor = NetworkPredictor(VARIABLES, PredictorConfig(widths=[8, 8]), sided=["finding"]).eval()
+    features = predictor.features(torch.rand(6, 1, 16, 16)) * 20
+    share = torch.sigmoid(predictor.side_odds(features, "finding"))
+    whole = predictor.heads(features)["finding"].softmax(dim=1)[:, 1]
+    torch.testing.assert_close(whole, 1 - (1 - share).prod(dim=1), atol=1e-5, rtol=1e-4)
+    for size in (-1e4, 1e4):
+        assert predictor.heads(features * size)["finding"].isfinite().all()
+
+
+def test_other_attributes_are_told_from_the_whole_image():
+    image, heads = torch.rand(3, 1, 16, 16), []
+    for sided in ((), ("finding",)):
+        torch.manual_seed(0)
+        predictor = NetworkPredictor(VARIABLES, PredictorConfig(widths=[8, 8]), sided=sided).eval()
+        heads.append(predictor(image))
+    for name in ("sex", "race", "age"):
+        torch.testing.assert_close(heads[0][name], heads[1][name])
+
+
+def test_the_side_is_learnt_from_one_label_a_film():
+    """A bright spot on the left, on the right or on both sides of half of the images; the label doesn't say where."""
+    generator = torch.Generator().manual_seed(0)
+    side = torch.randint(4, (512,), generator=generator)  # 0 and 1 nothing, then left, right; the last 64 both
+    side[-64:] = 4
+    image = 0.3 * torch.rand(512, 1, 16, 16, generator=generator)
+    left, right = (side == 2) | (side == 4), (side == 3) | (side == 4)
+    image[left, :, 9:12, 2:5] += 0.5
+    image[right, :, 9:12, 11:14] += 0.5
+    torch.manual_seed(0)
+    finding = GRAPH["finding"]
+    predictor = NetworkPredictor([finding], PredictorConfig(widths=[8]), sided=["finding"])
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = predictor.losses(predictor.features(image), {"finding": (left | right).long()})["finding"].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    odds = predictor.side_odds(predictor.features(image), "finding")
+    for column, truth in ((0, left), (1, right)):
+        assert ((odds[:, column] > 0) == truth).float().mean() > 0.97
