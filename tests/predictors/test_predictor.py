@@ -163,7 +163,7 @@ def test_other_attributes_are_told_from_the_whole_image():
 
 
 def test_the_side_is_learnt_from_one_label_a_film():
-    """A bright spot on the left, on the right or on both sides of half of the images; the label doesn't say where."""
+    """A bright spot on the left, on the right or on both sides, in half of the images; a label says not where."""
     generator = torch.Generator().manual_seed(0)
     side = torch.randint(4, (512,), generator=generator)  # 0 and 1 nothing, then left, right; the last 64 both
     side[-64:] = 4
