@@ -164,14 +164,20 @@ def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, ba
 
 
 def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
-    """The conditional flows of the predictor's outputs, fitted on the training split."""
-    graph, severity = sitting.scm.graph, sitting.severity
+    """The conditional flows of the predictor's outputs, fitted on the training split.
+
+    The images are augmented as in fine-tuning. Outputs are a little less sure of augmented images, and carried by
+    the law of those that are not, the targets would ask of every change a little too much.
+    """
+    graph, severity, seed = sitting.scm.graph, sitting.severity, sitting.run.config.train.seed
     assert graph.image is not None
-    begun = time.perf_counter()
+    begun, strength = time.perf_counter(), sitting.run.config.finetune.augment
     tables = {}
     for rows in (sitting.train, sitting.val):
-        nodes = output_nodes(predictor.variables, predict_split(predictor, rows))
-        measured = _measure(severity, rows, sitting.run.config.train.seed) if severity else {}
+        draws = Draws(seed_of(seed, "outputs", rows.name), predictor.temperature.device)
+        seen = predict_split(predictor, rows, strength=strength, draws=draws)
+        nodes = output_nodes(predictor.variables, seen)
+        measured = _measure(severity, rows, seed) if severity else {}
         tables[rows.name] = Table(nodes | rows.attributes | measured)
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
     parents = [*graph.parents(graph.image), *(severity.variables if severity else ())]

@@ -191,7 +191,7 @@ class Stage:
             raise TrainingError(
                 f"{where}: the {what} is not finite, step number {self.progress.bad_steps} of this kind "
                 f"(train.max_bad_steps is {self.config.max_bad_steps}); check the data, or lower "
-                f"train.{self.name}.learning_rate"
+                f"{self._key}.learning_rate"
             )
 
     def _update_average(self) -> None:
@@ -220,6 +220,12 @@ class Stage:
             | self.objective.state()
         )
 
+    @property
+    def _key(self) -> str:
+        """Where the configuration has this stage's settings; several stages may share them."""
+        shared = [f"train.{name}" for name, value in vars(self.config).items() if value is self.stage]
+        return shared[0] if shared else f"train.{self.name}"
+
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.stage.steps
 
@@ -240,7 +246,7 @@ class Stage:
             if type(error).__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
                 raise
             why = " ".join(str(error).splitlines()[:2]).strip()  # the second names the cause if a backend failed
-            hint = f"set train.{self.name}.compile=false"
+            hint = f"set {self._key}.compile=false"
             raise TrainingError(f"stage '{self.name}': torch.compile failed, {why}; {hint}") from error
 
     @contextmanager

@@ -221,6 +221,15 @@ def test_training_stops_after_a_bounded_number_of_bad_steps(cohort, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_the_message_names_the_key_that_has_the_settings(cohort, tmp_path):
+    """Stages can share their settings: the flows of the severities have those of `outputs`."""
+    settings = StageConfig(steps=50)
+    objective = Poisoned(tiny_scm().requires_grad_(True), range(1, 1000))
+    stage = stage_of(objective, cohort, tmp_path, settings, max_bad_steps=0, outputs=settings)
+    with pytest.raises(TrainingError, match=r"lower train\.outputs\.learning_rate"):
+        stage.run()
+
+
 def test_gradient_accumulation_equals_the_larger_batch(cohort, tmp_path):
     weights = []
     for i, (batch, accumulate) in enumerate([(8, 1), (4, 2)]):

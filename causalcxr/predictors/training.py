@@ -39,11 +39,19 @@ class PredictorObjective(Objective):
 
 
 @torch.no_grad()
-def predict_split(predictor: Predictor, rows: Split, calibrated: bool = True) -> Prediction:
-    """The predictions on all images of a split, on the CPU; without calibration what `calibrate` needs."""
+def predict_split(
+    predictor: Predictor, rows: Split, calibrated: bool = True, strength: float = 0.0, draws: Draws | None = None
+) -> Prediction:
+    """The predictions on all images of a split, on the CPU; without calibration what `calibrate` needs.
+
+    `strength`: of the augmentation of what the predictor is shown.
+    """
     parts = []
     for images in rows.images():
-        features = predictor.features(images.to(predictor.temperature.device))
+        shown = images.to(predictor.temperature.device)
+        if strength:
+            shown = augment(image_to_float(shown), strength, draws or Draws(device=shown.device))
+        features = predictor.features(shown)
         parts.append(predictor.predict(features) if calibrated else predictor.heads(features))
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
