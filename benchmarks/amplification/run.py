@@ -7,10 +7,10 @@
 For each seed (of the simulated subjects and of everything that is trained): train a model and two classifiers,
 fine-tune the model with each kind of targets, measure all on the same test subjects by the same evaluator, which
 never took part. Killed, the same command goes on. Writes results.json, contrast.png and gallery.png beside this
-file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps.
-`severity` and `severity_soft` are `counterfactual` and `soft` for a second model, trained with severities of
-the finding. With `--modes`, `hard_held` and `soft_held` can be asked for, too: the same with the settings of
-`counterfactual`, which hold the likelihood ten times closer to what it was.
+file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps;
+`severity` is `counterfactual` for a model that is trained with severities of the finding. With `--modes`,
+`hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, which hold the
+likelihood ten times closer to what it was.
 """
 
 import argparse
@@ -40,14 +40,12 @@ VARIANTS = {
     **{mode: [f"finetune.targets={mode}", *PUBLISHED] for mode in ("hard", "soft", "intervened_only")},
     "counterfactual": ["finetune.targets=counterfactual"],
     "severity": ["finetune.targets=counterfactual"],
-    "severity_soft": ["finetune.targets=soft", *PUBLISHED],
     **{f"{mode}_held": [f"finetune.targets={mode}"] for mode in ("hard", "soft")},
 }
-# The second model, with as many steps, and the ways that start from it. It has no latents at the two finest
-# resolutions; those of the first model are there, but stay unused (their KL term is 0 in every seed).
-SEVERITY = ["model.severity.of=[finding]", "model.image.latents=[0,0,16,32]"]
-FROM_SEVERITY = ("severity", "severity_soft")
-MODES = ("none", "hard", "soft", "counterfactual", "severity", "severity_soft", "intervened_only")
+# Ways that start from a model of their own, with as many steps: what is other about that model. It has no latents at
+# the two finest resolutions; those of the other model are there, but stay unused (their KL term is 0 in every seed).
+MODELS = {"severity": ["model.severity.of=[finding]", "model.image.latents=[0,0,16,32]"]}
+MODES = ("none", "hard", "soft", "counterfactual", "severity", "intervened_only")
 log = logging.getLogger("causalcxr.benchmark")
 # Two-sided 95 % quantile of Student's t by the number of seeds.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -81,8 +79,8 @@ def run_seed(seed: int, preset: str, runs: Path, modes: Sequence[str], overrides
     train(load_config([*settings, f"run={base}"]))
     for name in modes:
         begun = base
-        if name in FROM_SEVERITY:
-            begun = train(load_config([*settings, *SEVERITY, f"run={base}-before-severity"]))
+        if name in MODELS:
+            begun = train(load_config([*settings, *MODELS[name], f"run={base}-before-{name}"]))
         train(load_config([f"base={begun}", f"run={base}-{name}", *VARIANTS[name], *overrides]))
     if not is_measured(base, modes):
         compared = ",".join(f"{base}-{name}" for name in modes)
@@ -113,7 +111,7 @@ def summarise(folders: Mapping[int, Path], names: Sequence[str], out: Path) -> N
             key: over_seeds(modes["before"], key) for key in modes["before"][0] if "calibration/" in key
         },
         "seeds": len(folders),
-        "settings": {name: [*(SEVERITY if name in FROM_SEVERITY else []), *VARIANTS[name]] for name in names},
+        "settings": {name: [*MODELS.get(name, []), *VARIANTS[name]] for name in names},
         "steps": first.config.train.finetune.steps,
         "batch_size": first.config.train.finetune.batch_size,
         "device": first.provenance["device"],
