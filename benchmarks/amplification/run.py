@@ -42,8 +42,8 @@ VARIANTS = {
     "severity": ["finetune.targets=counterfactual"],
     **{f"{mode}_held": [f"finetune.targets={mode}"] for mode in ("hard", "soft")},
 }
-# Ways that start from a model of their own, with as many steps: what is other about that model. It has no latents at
-# the two finest resolutions; those of the other model are there, but stay unused (their KL term is 0 in every seed).
+# Ways that start from a model of their own, with as many steps: what is other about that model. It has no latents
+# at the two finest resolutions; the other model's are there, but stay unused (their KL term is 0 in every seed).
 MODELS = {"severity": ["model.severity.of=[finding]", "model.image.latents=[0,0,16,32]"]}
 MODES = ("none", "hard", "soft", "counterfactual", "severity", "intervened_only")
 log = logging.getLogger("causalcxr.benchmark")
