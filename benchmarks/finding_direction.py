@@ -5,7 +5,7 @@
 The oracle knows every other noise channel of a subject exactly. Of the three that place and size an effusion it
 knows what the film tells: of draws from their law it keeps those that leave the factual film as it is, within one
 grey level (root mean square), and answers with their mean or with one of them. Where no draw is left the film says
-it all, and the oracle's answer is exact. The model answers with one draw of its noise, and with the mean of eight.
+it all, and the oracle's answer is exact. The model answers with one draw of its noise, and the mean of sixteen.
 Errors: sums of norms over test subjects, as `exact/model/finding/error`.
 """
 
@@ -24,7 +24,7 @@ from causalcxr.runs import open_run
 
 HIDDEN = ("severity", "effusion_side", "effusion_share")
 DRAWS = 150
-MODEL_DRAWS = 8
+MODEL_DRAWS = 16
 UNSEEN = 1 / 255  # root mean square
 
 

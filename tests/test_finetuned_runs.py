@@ -10,12 +10,16 @@ import torch
 import causalcxr
 from causalcxr.config import load_config
 from causalcxr.data import prepare_into
+from causalcxr.data.cohort import open_cohort
 from causalcxr.errors import ConfigError, RunError
 from causalcxr.evaluate import evaluate
 from causalcxr.files import load_tensors
-from causalcxr.predictors.training import load_predictor
+from causalcxr.predictors.augment import augment
+from causalcxr.predictors.training import load_predictor, predict_split
+from causalcxr.randomness import Draws
 from causalcxr.runs import open_run
 from causalcxr.train import train
+from causalcxr.values import image_to_float
 
 QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=1", "evaluate.gallery_rows=2"]
 QUICK += ["evaluate.samples=3", "evaluate.draws=2"]
@@ -67,6 +71,32 @@ def test_the_log_has_multiplier_slack_and_every_attribute(tuned):
     lines = [json.loads(line) for line in (tuned["counterfactual"] / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if line["stage"] == "finetune" and line["split"] == "train"]
     assert {"multiplier", "slack", "sex", "race", "age", "finding", "image"} <= lines[-1].keys()
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_outputs_are_fitted_on_what_the_predictor_is_shown(tiny_run, tmp_path, monkeypatch, strength):
+    """Outputs of augmented images, each split with draws of its own; of plain ones without augmentation."""
+    import causalcxr.stages as stages
+
+    seen = {}
+
+    def keep(predictor, rows, **options):
+        seen[rows.name] = predict_split(predictor, rows, **options)
+        seen[rows.name, "plain"] = predict_split(predictor, rows)
+        return seen[rows.name]
+
+    monkeypatch.setattr(stages, "predict_split", keep)
+    tune(tiny_run, tmp_path / "run", f"finetune.augment={strength}", "train.finetune.steps=1")
+    for split in ("train", "val"):
+        assert torch.equal(seen[split]["sex"], seen[split, "plain"]["sex"]) == (strength == 0)
+
+
+def test_augmented_predictions_are_those_of_augmented_images(tiny_run):
+    run = open_run(tiny_run)
+    rows, predictor = open_cohort(run.config.data, run.graph).split("val"), load_predictor(run, "predictor")
+    found = predict_split(predictor, rows, strength=1.0, draws=Draws(3))
+    shown = augment(image_to_float(rows.batch(range(len(rows)))["image"]), 1.0, Draws(3))
+    torch.testing.assert_close(found["age"], predictor(shown)["age"])
 
 
 def test_an_interrupted_fine_tuning_ends_in_the_same_weights(tiny_run, tuned, tmp_path, monkeypatch):
