@@ -29,6 +29,7 @@ from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import load_graph
 from causalcxr.objectives import ImageObjective
 from causalcxr.predictors.building import build_predictor
+from causalcxr.predictors.evidence import build_severity
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 
@@ -152,8 +153,9 @@ def _finetuning(preset: str, rows: int) -> tuple[FinetuneObjective, dict[str, to
 def _model(preset: str) -> StructuralCausalModel:
     config = load_config([f"preset={preset}"])
     torch.manual_seed(0)
-    scm = StructuralCausalModel(load_graph("chest"), config.model.image, config.model.spline)
-    return scm.requires_grad_(False)
+    graph = load_graph("chest")
+    severity = build_severity(config, graph)
+    return StructuralCausalModel(graph, config.model.image, config.model.spline, severity).requires_grad_(False)
 
 
 def _in_turn(slow: Callable[[], None], fast: Callable[[], None], repeats: int) -> tuple[float, float]:

@@ -30,8 +30,8 @@ class PredictorConfig:
     augment: float = 1.0
 
 
-def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, int]:
-    """The trunk `(B, C, H, W) -> (B, F)` and its number of features F.
+def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, nn.Module, int]:
+    """The trunk, what pools its map to features `(B, F)`, and F. One of torchvision's pools by itself.
 
     Raises ConfigError: an unknown architecture, or no widths.
     """
@@ -39,8 +39,10 @@ def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, int]
         if not config.widths or min(config.widths) < 1:
             raise ConfigError(f"predictor widths: expected numbers above 0, got {list(config.widths)}")
         build = _convnet if config.architecture == "convnet" else _resnet
-        return build(channels, config.widths).to(memory_format=torch.channels_last), 2 * config.widths[-1]
-    return _from_torchvision(config.architecture, channels)
+        trunk = build(channels, config.widths).to(memory_format=torch.channels_last)
+        return trunk, _Pool(), 2 * config.widths[-1]
+    trunk, width = _from_torchvision(config.architecture, channels)
+    return trunk, nn.Identity(), width
 
 
 class _Pool(nn.Module):
@@ -71,14 +73,14 @@ def _convnet(channels: int, widths: list[int]) -> nn.Sequential:
     for before, width in pairwise([channels, *widths]):
         layers += [nn.Conv2d(before, width, 3, padding=1, stride=2), _norm(width), nn.ReLU()]
         layers += [nn.Conv2d(width, width, 3, padding=1), _norm(width), nn.ReLU()]
-    return nn.Sequential(*layers, _Pool())
+    return nn.Sequential(*layers)
 
 
 def _resnet(channels: int, widths: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 5, padding=2, stride=2), _Residual(widths[0])]
     for before, width in pairwise(widths):
         layers += [_norm(before), nn.Conv2d(before, width, 2, stride=2), _Residual(width)]
-    return nn.Sequential(*layers, _norm(widths[-1]), nn.ReLU(), _Pool())
+    return nn.Sequential(*layers, _norm(widths[-1]), nn.ReLU())
 
 
 def _norm(width: int) -> nn.GroupNorm:

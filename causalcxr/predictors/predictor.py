@@ -99,7 +99,7 @@ class NetworkPredictor(Predictor):
     ):
         super().__init__(variables)
         self.config, self.sided = config, tuple(sided)
-        self.trunk, self.width = build_trunk(config, channels)
+        self.trunk, self.pool, self.width = build_trunk(config, channels)
         self.linear = nn.ModuleList(nn.Linear(self.width, max(1, len(v.labels))) for v in self.variables)
         self.register_buffer("loc", torch.zeros(len(self.variables)))
         self.register_buffer("scale", torch.ones(len(self.variables)))
@@ -125,12 +125,11 @@ class NetworkPredictor(Predictor):
 
     def features(self, image: Tensor) -> Tensor:
         """Features `(B, F)`; with sided attributes `(B, 3 F)`: of the whole image, its left and its right half."""
+        hidden = self.trunk(self._pixels(image))
         if not self.sided:
-            return self.trunk(self._pixels(image))
-        assert isinstance(self.trunk, nn.Sequential)
-        pool, hidden = self.trunk[-1], self.trunk[:-1](self._pixels(image))
+            return self.pool(hidden)
         middle = hidden.shape[-1] // 2
-        return torch.cat([pool(part) for part in (hidden, hidden[..., :middle], hidden[..., middle:])], dim=1)
+        return torch.cat([self.pool(part) for part in (hidden, hidden[..., :middle], hidden[..., middle:])], dim=1)
 
     def side_odds(self, features: Tensor, name: str) -> Tensor:
         """Log-odds `(B, 2)` of a sided attribute in the left and in the right half of the image."""
