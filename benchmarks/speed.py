@@ -114,7 +114,7 @@ def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> d
         rebuilt = image_mechanism(noise, batch)
         made = image_mechanism(noise, intervention.counterfactual)
         losses = [
-            objective._losses(predictor(made), image, intervention)[variable.name].mean()
+            objective._losses(predictor(made), image, intervention, noise)[variable.name].mean()
             for variable in predictor.variables
         ]
         total = torch.stack(losses).sum() + image_mechanism.loss(elbo).mean() + 0 * rebuilt.mean()
