@@ -20,7 +20,7 @@ class Objective(nn.Module):
     needs_image = False
     keeps_last = False  # whether the last weights are kept whatever the validation loss
     names: tuple[str, ...] = ()
-    step: Tensor  # that is being taken, from 0; the loop sets it
+    step: Tensor  # that is being taken, from 0; the loop sets it. A number would be compiled anew at every step
 
     def __init__(self):
         super().__init__()

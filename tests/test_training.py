@@ -308,11 +308,8 @@ def test_one_image_step_calls_encoder_and_decoder_once():
 def test_the_kl_term_grows_to_its_full_weight_in_training_alone():
     """Loss against its parts: a quarter of the KL at the first of four steps, all of it from the fourth on."""
     scm = tiny_scm()
-    objective, batch, mechanism = (
-        ImageObjective(scm, kl_warmup_steps=4),
-        scm.sample(4, seed=0),
-        scm.mechanism("image"),
-    )
+    batch, mechanism = scm.sample(4, seed=0), scm.mechanism("image")
+    objective = ImageObjective(scm, kl_warmup_steps=4)
     with torch.no_grad():
         elbo = mechanism.elbo(batch["image"], batch, Draws(0))
         for training, step, share in ((True, 0, 0.25), (True, 2, 0.75), (True, 3, 1), (True, 9, 1), (False, 0, 1)):

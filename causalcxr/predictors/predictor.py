@@ -166,7 +166,5 @@ class NetworkPredictor(Predictor):
 
 def _either(odds: Tensor) -> Tensor:
     """Log-odds `(B,)` of being on at least one side, from those of every side `(B, sides)`, independent."""
-    absent = (
-        F.softplus(odds).sum(dim=1).clamp_min(1e-6)
-    )  # -log of the probability; the floor keeps the result finite
+    absent = F.softplus(odds).sum(dim=1).clamp_min(1e-6)  # -log q(absent), kept off 0, where the odds are 0
     return absent + torch.log(-torch.expm1(-absent))
