@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 DEMO := runs/demo
 # Hard and soft labels as published: the likelihood is hardly felt, and the predictor sees each image as it is.
-LOOSE := finetune.tolerance=0.5 finetune.augment=0
+LOOSE := finetune.tolerance=0.5 finetune.multiplier_floor=0 finetune.intervened_weight=1 finetune.augment=0
 COMPARE := evaluate.compare=[$(DEMO),$(DEMO)-hard,$(DEMO)-soft]
 
 demo: $(READY)

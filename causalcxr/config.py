@@ -158,12 +158,13 @@ FRACTION = "a number in [0, 1]"
 # By the last part of a key: what a value must be.
 BOUNDS: dict[str, str] = {
     **dict.fromkeys(
-        ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every"], POSITIVE
+        ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every", "intervened_weight"],
+        POSITIVE,
     ),
     **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
     **dict.fromkeys(["gallery_rows", "samples", "calibration_rows", "noise", "draws"], POSITIVE),
     **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
-    **dict.fromkeys(["tolerance", "multiplier_rate", "damping", "augment"], NOT_NEGATIVE),
+    **dict.fromkeys(["tolerance", "multiplier_rate", "multiplier_floor", "damping", "augment"], NOT_NEGATIVE),
     **dict.fromkeys(["threads", "max_bad_steps", "workers"], NOT_NEGATIVE),
     **dict.fromkeys(["final_learning_rate", "beta1", "beta2", "ema_decay"], FRACTION),
 }

@@ -153,6 +153,7 @@ class FinetuneObjective(Objective):
         if self.config.augment and self.training:
             shown, made = augment_alike([shown, made], self.config.augment, draws)
         losses = self._losses(predictor(made), shown, intervention, noise)
+        losses = {name: loss * self._weight(intervention, name) for name, loss in losses.items()}
         return losses | {self.image: self._constraint(self.mechanism.loss(elbo) * to_bits, draws)}
 
     def state(self) -> dict[str, float]:
@@ -198,13 +199,23 @@ class FinetuneObjective(Objective):
             targets[name] = target
         return targets
 
+    def _weight(self, intervention: Intervention, name: str) -> Tensor:
+        """Of an attribute's loss, `(B,)`: how much more it counts where the intervention reaches the attribute.
+
+        Even exact counterfactuals miss the targets of what should stay alone a little, and a fainter change would
+        miss them less.
+        """
+        aimed_at = intervention.intervened[name] | intervention.reached[name]
+        return 1 + (self.config.intervened_weight - 1) * aimed_at
+
     def _constraint(self, bits: Tensor, draws: Draws) -> Tensor:
         """The multiplier times the violation `E - eps - tolerance`, whose gradient never pushes E up.
 
         Damped: the present violation counts at once, and the multiplier follows it slowly (Platt and Barr 1987).
+        It has a floor: let go, the decoder would drift to changes that please the predictor and are half as large.
         """
         violation = _mean_over_processes(bits.detach().mean(), draws.world) - self.limit
-        weight = (self.multiplier + self.config.damping * violation).clamp_min(0)
+        weight = (self.multiplier + self.config.damping * violation).clamp_min(self.config.multiplier_floor)
         if self.training:
             self.violation.copy_(violation)
             self.multiplier.add_(self.config.multiplier_rate * violation).clamp_(min=0)

@@ -16,6 +16,8 @@ class FinetuneConfig:
     `tolerance`: how far the image stage's loss may rise above its measured mean, bits per dimension.
     `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
     multiplier, per bit per dimension; a high rate winds it up in the warm-up and slows the targets down.
+    `multiplier_floor`: what the loss on factual images weighs at least, also far within its bound.
+    `intervened_weight`: of the loss of what an intervention sets, against 1 for what it should leave alone.
     `augment`: how much factual and counterfactual images are shifted, turned and scaled alike before the predictor
     sees them, so that it can't be pleased by a few pixels.
     """
@@ -24,6 +26,8 @@ class FinetuneConfig:
     intervene: list[str] = field(default_factory=list)
     tolerance: float = 0.05
     calibration_rows: int = 2048
-    multiplier_rate: float = 5.0
+    multiplier_rate: float = 0.5
     damping: float = 100.0
+    multiplier_floor: float = 30.0
+    intervened_weight: float = 3.0
     augment: float = 1.0

@@ -33,7 +33,13 @@ from causalcxr.train import train
 
 HERE = Path(__file__).parent
 # As in the published method: the likelihood is hardly felt, and the predictor sees each image as it is.
-PUBLISHED = ["finetune.tolerance=0.5", "finetune.augment=0"]
+PUBLISHED = [
+    "finetune.tolerance=0.5",
+    "finetune.multiplier_rate=5",
+    "finetune.multiplier_floor=0",
+    "finetune.intervened_weight=1",
+    "finetune.augment=0",
+]
 # Every way of fine-tuning; what is not said is as by default.
 VARIANTS = {
     "none": ["finetune.targets=none"],
