@@ -8,7 +8,7 @@ import torch
 
 from causalcxr.data.images import read_image
 from causalcxr.data.source import Unusable
-from causalcxr.errors import DataError
+from causalcxr.errors import ConfigError, DataError
 from causalcxr.files import write_json
 from causalcxr.metrics.interventions import describe, readable
 from causalcxr.report.figures import counterfactual_grid, save_png
@@ -18,6 +18,8 @@ from causalcxr.values import decode, parse_assignments
 
 __all__ = ["ask"]
 
+_SHOWN = 3  # of several draws, beside their mean
+
 
 def ask(
     run: str | Path,
@@ -26,41 +28,55 @@ def ask(
     do: Sequence[str],
     effect: str = "total",
     seed: int = 0,
+    draws: int = 1,
     out: str | Path = "counterfactual.png",
 ) -> tuple[Path, Path]:
     """Answer "this patient, had `do` been the case" for one image file.
 
     `given` and `do` are `name=value` strings in natural units, `given` naming every attribute of the graph. Writes
     a PNG (factual, counterfactual, difference) and beside it a JSON; returns both paths.
+
+    What an image leaves open, such as the side of an effusion that isn't there, is drawn. With several `draws` the
+    answer is their mean, the expected counterfactual; the picture also has the first of them, and the JSON how far
+    they are apart. Raises ConfigError: fewer than one draw.
     """
+    if draws < 1:
+        raise ConfigError(f"draws: expected a whole number of at least 1, got {draws}")
     scm = load(run)
-    factual = _patient(scm, Path(image), parse_assignments(scm.graph, given))
+    factual = _patient(scm, Path(image), parse_assignments(scm.graph, given), draws)
     intervention = parse_assignments(scm.graph, do)
     abduction = scm.abduct(factual, seed)
     result = scm.counterfactual(abduction, do=intervention, effect=effect)
     name = scm.graph.image
     assert name is not None
-    before, after = abduction.factual[name][0], result[name][0]
+    before, after = abduction.factual[name][0], result[name].mean(dim=0)
+    title, shown = f"do({describe(scm.graph, intervention)})", range(min(draws, _SHOWN) if draws > 1 else 0)
+    titles = ["factual", title if draws == 1 else f"{title}, mean of {draws}", *(f"draw {i + 1}" for i in shown)]
+    typical = _typical(scm, result)
+    captions = [_in_words(scm, values) for values in (_row(scm, abduction.factual, 0), typical)]
+    captions += [_in_words(scm, _row(scm, result, i)) for i in shown]
     picture = Path(out)
-    titles = ["factual", f"do({describe(scm.graph, intervention)})"]
-    figure = counterfactual_grid([before, after], titles, [_in_words(scm, b) for b in (abduction.factual, result)])
-    save_png(figure, picture)
+    save_png(counterfactual_grid([before, after, *(result[name][i] for i in shown)], titles, captions), picture)
     numbers = {
         "run": str(run),
         "image": str(image),
         "do": intervention,
         "effect": effect,
         "seed": seed,
-        "factual": _values(scm, abduction.factual),
-        "counterfactual": _values(scm, result),
+        "draws": draws,
+        "factual": _row(scm, abduction.factual, 0),
+        "counterfactual": typical,
         "mean_absolute_change_grey_levels": float((after - before).abs().mean() * 255),
         "largest_change_grey_levels": float((after - before).abs().max() * 255),
     }
+    if draws > 1:
+        numbers["spread_of_draws_grey_levels"] = float(255 * result[name].var(dim=0).mean().sqrt())
     write_json(picture.with_suffix(".json"), numbers)
     return picture, picture.with_suffix(".json")
 
 
-def _patient(scm: StructuralCausalModel, path: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _patient(scm: StructuralCausalModel, path: Path, given: dict[str, Any], draws: int) -> dict[str, Any]:
+    """A batch of the same patient over and over, a row for every draw."""
     name = scm.graph.image
     if name is None:
         raise DataError(f"graph '{scm.graph.name}' has no image, so a picture can't be asked for")
@@ -68,12 +84,22 @@ def _patient(scm: StructuralCausalModel, path: Path, given: dict[str, Any]) -> d
     pixels = read_image(path, size, channels)
     if isinstance(pixels, Unusable):
         raise DataError(pixels.detail)
-    return {**given, name: torch.from_numpy(pixels.copy())[None]}
+    return {**given, name: torch.from_numpy(pixels.copy()).expand(draws, -1, -1, -1)}
 
 
-def _values(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: decode(scm.graph[name], batch[name])[0] for name in scm.graph.attributes}
+def _row(scm: StructuralCausalModel, batch: Mapping[str, Any], row: int) -> dict[str, Any]:
+    return {name: decode(scm.graph[name], batch[name][row : row + 1])[0] for name in scm.graph.attributes}
 
 
-def _in_words(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> list[str]:
-    return [readable(scm.graph[name], value) for name, value in _values(scm, batch).items()]
+def _typical(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all rows: a label's most common value, a number's mean."""
+    found = {}
+    for name in scm.graph.attributes:
+        variable, values = scm.graph[name], batch[name]
+        value = values.mode().values if variable.is_discrete else values.mean()
+        found[name] = decode(variable, value[None])[0]
+    return found
+
+
+def _in_words(scm: StructuralCausalModel, values: Mapping[str, Any]) -> list[str]:
+    return [readable(scm.graph[name], value) for name, value in values.items()]

@@ -81,11 +81,10 @@ def _counterfactual(arguments: list[str]) -> None:
     parser.add_argument("--do", nargs="+", required=True, metavar="NAME=VALUE", help="the intervention")
     parser.add_argument("--effect", default="total", help="total, direct or indirect")
     parser.add_argument("--seed", type=int, default=0, help="of the abduction")
+    parser.add_argument("--draws", type=int, default=1, help="of the noise; several: their mean, and the first")
     parser.add_argument("--out", default="counterfactual.png", help="picture; the numbers go beside it as JSON")
     options = parser.parse_args(arguments)
-    picture, numbers = ask(
-        options.run, options.image, options.given, options.do, options.effect, options.seed, options.out
-    )
+    picture, numbers = ask(**vars(options))
     _say(f"wrote {picture} and {numbers}")
 
 

@@ -234,6 +234,7 @@ def test_images_that_cannot_be_asked_about(fails, tiny_run, xray, tmp_path):
         (["--do", "age"], "'age': expected NAME=VALUE"),
         (["--with", "sex=female"], "the batch has no 'race'"),
         (["--effect", "totl"], "unknown effect 'totl'; did you mean 'total'?"),
+        (["--draws", "0"], "draws: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_questions_that_make_no_sense(fails, tiny_run, xray, arguments, expected):

@@ -62,10 +62,16 @@ def test_simulate_refuses_to_overwrite(tmp_path, capsys):
     assert "holds X-rays already" in capsys.readouterr().err
 
 
-def test_counterfactual_answers_with_a_picture_and_numbers(tiny_run, tmp_path):
+@pytest.fixture
+def pixels(tmp_path):
+    """Of a simulated patient, whose image is also written to patient.png."""
     u = simulator.noise(99, torch.arange(1))
-    pixels = (simulator.render(u, simulator.attributes(u), size=32)[0, 0] * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(tmp_path / "patient.png")
+    found = (simulator.render(u, simulator.attributes(u), size=32)[0, 0] * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(found).save(tmp_path / "patient.png")
+    return found
+
+
+def test_counterfactual_answers_with_a_picture_and_numbers(tiny_run, tmp_path, pixels):
     out = tmp_path / "answer.png"
     question = ["counterfactual", str(tiny_run), str(tmp_path / "patient.png"), *PATIENT, "--do", "age=80"]
     assert main([*question, "--effect", "direct", "--out", str(out)]) == 0
@@ -80,6 +86,24 @@ def test_counterfactual_answers_with_a_picture_and_numbers(tiny_run, tmp_path):
     assert answer["mean_absolute_change_grey_levels"] == pytest.approx(float(change), abs=1e-3)
     with Image.open(out) as picture:
         assert picture.width > 200
+
+
+def test_several_draws_give_the_expected_counterfactual_and_their_spread(tiny_run, tmp_path, pixels):
+    out, draws = tmp_path / "answer.png", 5
+    question = ["counterfactual", str(tiny_run), str(tmp_path / "patient.png"), *PATIENT, "--do", "age=80"]
+    assert main([*question, "--draws", str(draws), "--out", str(out)]) == 0
+    answer = json.loads(out.with_suffix(".json").read_text())
+    batch = {"sex": "female", "race": "asian", "age": 63, "finding": "No Finding"}
+    batch["image"] = torch.from_numpy(pixels).expand(draws, 1, -1, -1)
+    made = causalcxr.load(tiny_run).counterfactual(batch, do={"age": 80}, seed=0)["image"]
+    change = (made.mean(dim=0) - batch["image"][0] / 255).abs().mean() * 255
+    spread = (made - made.mean(dim=0)).square().sum(dim=0).div(draws - 1).mean().sqrt() * 255
+    assert answer["draws"] == draws
+    assert answer["mean_absolute_change_grey_levels"] == pytest.approx(float(change), abs=1e-3)
+    assert answer["spread_of_draws_grey_levels"] == pytest.approx(float(spread), rel=1e-4)
+    assert spread > 0
+    with Image.open(out) as picture:
+        assert picture.width > 500  # factual, mean and three draws
 
 
 def test_a_wheel_works_in_an_empty_folder(tmp_path):
