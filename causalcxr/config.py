@@ -116,7 +116,7 @@ class EvaluateConfig:
     gallery_rows: int = 6
     samples: int = 24
     cycles: int = 10  # of the null intervention, for composition
-    draws: int = 4  # abductions whose mean is the expected counterfactual; 1: not measured
+    draws: int = 4  # abductions whose mean is the expected counterfactual; 1: none, nor of runs in `compare`
     interventions: list[str] = field(default_factory=list)  # "age=80", ...; empty: chosen from the graph
     compare: list[str] = field(default_factory=list)  # folders of runs to measure beside it
 

@@ -87,13 +87,14 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> Subject:
 
 
 def _open_other(subject: Subject, folder: str) -> Subject:
-    """Another run, measured as the first one is."""
+    """Another run, measured as the first one is, but for the expected counterfactual: it is shown of the first."""
     run = open_run(folder)
     if run.graph != subject.run.graph or not _same_data(run, subject.run):
         raise RunError(
             f"evaluate.compare: run '{folder}' has another graph or other data than '{subject.run.folder}'"
         )
-    return replace(subject, run=run, scm=load(folder, _device(subject.config)))
+    config = replace(subject.config, evaluate=replace(subject.config.evaluate, draws=1))
+    return replace(subject, run=run, config=config, scm=load(folder, _device(subject.config)))
 
 
 def _same_data(run: Run, other: Run) -> bool:
