@@ -1,10 +1,11 @@
 """One patient's image and attributes in; the counterfactual as a picture and as numbers out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from causalcxr.data.images import read_image
 from causalcxr.data.source import Unusable
@@ -14,7 +15,7 @@ from causalcxr.metrics.interventions import describe, readable
 from causalcxr.report.figures import counterfactual_grid, save_png
 from causalcxr.runs import load
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.values import decode, parse_assignments
+from causalcxr.values import Batch, decode, parse_assignments
 
 __all__ = ["ask"]
 
@@ -47,32 +48,38 @@ def ask(
     intervention = parse_assignments(scm.graph, do)
     abduction = scm.abduct(factual, seed)
     result = scm.counterfactual(abduction, do=intervention, effect=effect)
-    name = scm.graph.image
-    assert name is not None
-    before, after = abduction.factual[name][0], result[name].mean(dim=0)
-    title, shown = f"do({describe(scm.graph, intervention)})", range(min(draws, _SHOWN) if draws > 1 else 0)
-    titles = ["factual", title if draws == 1 else f"{title}, mean of {draws}", *(f"draw {i + 1}" for i in shown)]
-    typical = _typical(scm, result)
-    captions = [_in_words(scm, values) for values in (_row(scm, abduction.factual, 0), typical)]
-    captions += [_in_words(scm, _row(scm, result, i)) for i in shown]
-    picture = Path(out)
-    save_png(counterfactual_grid([before, after, *(result[name][i] for i in shown)], titles, captions), picture)
+    picture, numbers = Path(out), Path(out).with_suffix(".json")
+    save_png(_figure(scm, abduction.factual, result, f"do({describe(scm.graph, intervention)})"), picture)
+    question = {"run": str(run), "image": str(image), "do": intervention, "effect": effect, "seed": seed}
+    write_json(numbers, {**question, "draws": draws, **_numbers(scm, abduction.factual, result)})
+    return picture, numbers
+
+
+def _figure(scm: StructuralCausalModel, factual: Batch, result: Batch, title: str) -> Figure:
+    """The factual image and the counterfactual; of several draws their mean, and then the first of them."""
+    assert scm.graph.image is not None
+    images = result[scm.graph.image]
+    shown = range(min(len(images), _SHOWN) if len(images) > 1 else 0)
+    pictures = [factual[scm.graph.image][0], images.mean(dim=0), *(images[i] for i in shown)]
+    titles = ["factual", f"{title}, mean of {len(images)}" if shown else title]
+    values = [_row(scm, factual, 0), _typical(scm, result), *(_row(scm, result, i) for i in shown)]
+    captions = [[readable(scm.graph[name], value) for name, value in one.items()] for one in values]
+    return counterfactual_grid(pictures, [*titles, *(f"draw {i + 1}" for i in shown)], captions)
+
+
+def _numbers(scm: StructuralCausalModel, factual: Batch, result: Batch) -> dict[str, Any]:
+    assert scm.graph.image is not None
+    images = 255 * result[scm.graph.image]
+    change = images.mean(dim=0) - 255 * factual[scm.graph.image][0]
     numbers = {
-        "run": str(run),
-        "image": str(image),
-        "do": intervention,
-        "effect": effect,
-        "seed": seed,
-        "draws": draws,
-        "factual": _row(scm, abduction.factual, 0),
-        "counterfactual": typical,
-        "mean_absolute_change_grey_levels": float((after - before).abs().mean() * 255),
-        "largest_change_grey_levels": float((after - before).abs().max() * 255),
+        "factual": _row(scm, factual, 0),
+        "counterfactual": _typical(scm, result),
+        "mean_absolute_change_grey_levels": float(change.abs().mean()),
+        "largest_change_grey_levels": float(change.abs().max()),
     }
-    if draws > 1:
-        numbers["spread_of_draws_grey_levels"] = float(255 * result[name].var(dim=0).mean().sqrt())
-    write_json(picture.with_suffix(".json"), numbers)
-    return picture, picture.with_suffix(".json")
+    if len(images) > 1:
+        numbers["spread_of_draws_grey_levels"] = float(images.var(dim=0).mean().sqrt())
+    return numbers
 
 
 def _patient(scm: StructuralCausalModel, path: Path, given: dict[str, Any], draws: int) -> dict[str, Any]:
@@ -87,11 +94,11 @@ def _patient(scm: StructuralCausalModel, path: Path, given: dict[str, Any], draw
     return {**given, name: torch.from_numpy(pixels.copy()).expand(draws, -1, -1, -1)}
 
 
-def _row(scm: StructuralCausalModel, batch: Mapping[str, Any], row: int) -> dict[str, Any]:
+def _row(scm: StructuralCausalModel, batch: Batch, row: int) -> dict[str, Any]:
     return {name: decode(scm.graph[name], batch[name][row : row + 1])[0] for name in scm.graph.attributes}
 
 
-def _typical(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> dict[str, Any]:
+def _typical(scm: StructuralCausalModel, batch: Batch) -> dict[str, Any]:
     """Of all rows: a label's most common value, a number's mean."""
     found = {}
     for name in scm.graph.attributes:
@@ -99,7 +106,3 @@ def _typical(scm: StructuralCausalModel, batch: Mapping[str, Any]) -> dict[str, 
         value = values.mode().values if variable.is_discrete else values.mean()
         found[name] = decode(variable, value[None])[0]
     return found
-
-
-def _in_words(scm: StructuralCausalModel, values: Mapping[str, Any]) -> list[str]:
-    return [readable(scm.graph[name], value) for name, value in values.items()]
