@@ -212,7 +212,7 @@ class FinetuneObjective(Objective):
         """The multiplier times the violation `E - eps - tolerance`, whose gradient never pushes E up.
 
         Damped: the present violation counts at once, and the multiplier follows it slowly (Platt and Barr 1987).
-        It has a floor: let go, the decoder would drift to changes that please the predictor and are half as large.
+        It has a floor: let go, the decoder would drift to fainter changes that please the predictor as well.
         """
         violation = _mean_over_processes(bits.detach().mean(), draws.world) - self.limit
         weight = (self.multiplier + self.config.damping * violation).clamp_min(self.config.multiplier_floor)
