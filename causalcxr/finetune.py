@@ -52,6 +52,10 @@ class Intervention:
     intervened: Mapping[str, Tensor]
     reached: Mapping[str, Tensor]
 
+    def moves(self, name: str) -> Tensor:
+        """Where `(B,)` it sets an attribute or one of the attribute's causes."""
+        return self.intervened[name] | self.reached[name]
+
 
 def draw_interventions(
     scm: StructuralCausalModel, batch: Batch, names: Sequence[str], marginals: Batch, draws: Draws
@@ -180,8 +184,7 @@ class FinetuneObjective(Objective):
             else:
                 spread = predictor.spread[predictor.index[name]]
                 loss = 0.5 * ((predicted[name] - target) / spread).square()
-            seen_by_loss = intervention.intervened[name] if self.config.targets == "intervened_only" else 1
-            losses[name] = loss * seen_by_loss
+            losses[name] = loss
         return losses
 
     @torch.no_grad()
@@ -194,19 +197,20 @@ class FinetuneObjective(Objective):
             target = F.one_hot(value, len(variable.labels)).float() if variable.is_discrete else value
             if seen:
                 soft = F.softmax(seen[name], dim=1) if variable.is_discrete else seen[name]
-                fixed = intervention.intervened[name] | intervention.reached[name]
+                fixed = intervention.moves(name)
                 target = torch.where(fixed[:, None] if variable.is_discrete else fixed, target, soft)
             targets[name] = target
         return targets
 
     def _weight(self, intervention: Intervention, name: str) -> Tensor:
-        """Of an attribute's loss, `(B,)`: how much more it counts where the intervention reaches the attribute.
+        """Of an attribute's loss, `(B,)`: how much more it counts where the intervention moves the attribute.
 
         Even exact counterfactuals miss the targets of what should stay alone a little, and a fainter change would
         miss them less.
         """
-        aimed_at = intervention.intervened[name] | intervention.reached[name]
-        return 1 + (self.config.intervened_weight - 1) * aimed_at
+        if self.config.targets == "intervened_only":
+            return self.config.intervened_weight * intervention.intervened[name]
+        return 1 + (self.config.intervened_weight - 1) * intervention.moves(name)
 
     def _constraint(self, bits: Tensor, draws: Draws) -> Tensor:
         """The multiplier times the violation `E - eps - tolerance`, whose gradient never pushes E up.

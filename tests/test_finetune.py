@@ -193,8 +193,8 @@ def test_a_step_runs_encoder_once_decoder_twice_and_trunk_once_a_set_of_images()
     assert calls == {"encoder": 1, "decoder": 2, "trunk": 2}  # the factual and the counterfactual images
 
 
-def gradient_of_constraint(objective):
-    loss = objective(chest_batch(8), Draws(0))["image"]
+def gradient(loss, objective):
+    """Of a loss in all the parameters that fine-tuning trains, as one vector."""
     parameters = list(objective.mechanism.parameters())
     gradients = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
     return torch.cat([g.flatten() for g in gradients if g is not None])
@@ -204,7 +204,8 @@ def test_a_model_within_its_bound_is_never_pushed_up():
     """Above the bound the constraint's gradient pulls E down; below it, with multiplier and floor 0, zero."""
     for bound, pulled in ((0.0, True), (1e6, False)):
         objective = objective_of("hard", bound=bound, multiplier_floor=0).train()
-        assert (float(gradient_of_constraint(objective).abs().sum()) > 0) == pulled
+        constraint = objective(chest_batch(8), Draws(0))["image"]
+        assert (float(gradient(constraint, objective).abs().sum()) > 0) == pulled
         assert (objective.multiplier > 0) == pulled
         assert math.copysign(1, objective.state()["slack"]) == (-1 if pulled else 1)
 
@@ -212,12 +213,11 @@ def test_a_model_within_its_bound_is_never_pushed_up():
 def test_the_floor_holds_the_likelihood_far_within_its_bound():
     """There the constraint's gradient is that of E, in bits per dimension, times the floor."""
     objective = objective_of("hard", bound=1e6, multiplier_floor=7.0).train()
-    found = gradient_of_constraint(objective)
-    batch, draws = chest_batch(8), Draws(0)
-    elbo = objective.mechanism.elbo(batch["image"], batch, draws)
-    bits = objective.mechanism.loss(elbo).mean() / (math.log(2) * batch["image"][0].numel())
-    gradients = torch.autograd.grad(bits, list(objective.mechanism.parameters()), allow_unused=True)
-    expected = 7 * torch.cat([g.flatten() for g in gradients if g is not None])
+    batch = chest_batch(8)
+    found = gradient(objective(batch, Draws(0))["image"], objective)
+    elbo = objective.mechanism.elbo(batch["image"], batch, Draws(0))
+    bits = objective.mechanism.loss(elbo) / (math.log(2) * batch["image"][0].numel())
+    expected = 7 * gradient(bits, objective)
     assert objective.multiplier.item() == 0
     assert expected.norm() > 0
     assert (found - expected).norm() < 1e-5 * expected.norm()

@@ -9,8 +9,8 @@ fine-tune the model with each kind of targets, measure all on the same test subj
 never took part. Killed, the same command goes on. Writes results.json, contrast.png and gallery.png beside this
 file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps;
 `severity` is `counterfactual` for a model that is trained with severities of the finding. With `--modes`,
-`hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, which hold the
-likelihood ten times closer to what it was.
+`hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, under which the
+likelihood is held.
 """
 
 import argparse
