@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import Graph
-from causalcxr.mechanisms.hvae import HVAE, ImageNoise
+from causalcxr.mechanisms.hvae import ImageNoise
 from causalcxr.objectives import Objective
 from causalcxr.predictors.augment import augment_alike
 from causalcxr.predictors.outputs import OutputModel
@@ -124,10 +124,8 @@ class FinetuneObjective(Objective):
     ):
         """`marginals`: the training attributes. `bound`: eps, bits per dimension. `outputs`: for the last mode."""
         super().__init__()
-        assert scm.graph.image is not None
-        mechanism = scm.mechanism(scm.graph.image)
-        assert isinstance(mechanism, HVAE)
-        self.mechanism, self.image, self.config = mechanism, scm.graph.image, config
+        mechanism = scm.image_mechanism
+        self.mechanism, self.image, self.config = mechanism, mechanism.variable.name, config
         scm.requires_grad_(False)
         mechanism.requires_grad_(True)
         if mechanism.severity is not None:

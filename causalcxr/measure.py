@@ -13,7 +13,7 @@ from causalcxr.errors import RunError
 from causalcxr.finetune import causes_of_image
 from causalcxr.metrics.attributes import interventional_means, sample_attributes
 from causalcxr.metrics.classifiers import measure_classifier
-from causalcxr.metrics.images import Key, Rows, abduct, image_mechanism, measure_images
+from causalcxr.metrics.images import Key, Rows, abduct, measure_images
 from causalcxr.metrics.likelihood import attribute_log_likelihoods
 from causalcxr.metrics.scoring import Sight, join_trials, marginal_values, score_batch
 from causalcxr.metrics.summary import Metrics, describe_intervals, summarise
@@ -61,7 +61,7 @@ class Subject:
 
     def _teachers(self) -> set[str]:
         """Fingerprints of the predictors that the image's mechanism has learnt from."""
-        severity = image_mechanism(self.scm).severity if self.run.graph.image else None
+        severity = self.scm.image_mechanism.severity if self.run.graph.image else None
         evidence = severity.evidence if severity else None
         asked = {evidence.predictor.fingerprint()} if isinstance(evidence, Evidence) else set()
         return asked | {self.run.finetuned().get("predictor", "")}

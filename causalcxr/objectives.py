@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from causalcxr.mechanisms.hvae import HVAE
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
@@ -60,10 +59,8 @@ class ImageObjective(Objective):
 
     def __init__(self, scm: StructuralCausalModel, kl_warmup_steps: int = 0):
         super().__init__()
-        assert scm.graph.image is not None
-        mechanism = scm.mechanism(scm.graph.image)
-        assert isinstance(mechanism, HVAE)
-        self.names, self.mechanism = (scm.graph.image,), mechanism
+        self.mechanism = scm.image_mechanism
+        self.names = (self.mechanism.variable.name,)
         self.kl_warmup_steps = kl_warmup_steps
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:

@@ -73,6 +73,14 @@ class StructuralCausalModel(LocalPyroModule):
         return mechanism
 
     @property
+    def image_mechanism(self) -> HVAE:
+        """The mechanism of the graph's image; the graph must have one."""
+        assert self.graph.image is not None
+        mechanism = self.mechanism(self.graph.image)
+        assert isinstance(mechanism, HVAE)
+        return mechanism
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device

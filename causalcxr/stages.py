@@ -15,7 +15,6 @@ from causalcxr.config import StageConfig
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.errors import ConfigError, nearest
 from causalcxr.finetune import FinetuneObjective
-from causalcxr.mechanisms.hvae import HVAE
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.objectives import AttributesObjective, ImageObjective, Objective, SeverityObjective
 from causalcxr.predictors.building import ROLES, build_predictor
@@ -62,8 +61,7 @@ class Sitting:
     @property
     def severity(self) -> Severity | None:
         """What the image's mechanism knows of severities."""
-        mechanism = self.scm.mechanism(self.run.graph.image) if self.run.graph.image else None
-        return mechanism.severity if isinstance(mechanism, HVAE) else None
+        return self.scm.image_mechanism.severity if self.run.graph.image else None
 
     def minimise(
         self,
@@ -169,8 +167,7 @@ def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
     The images are augmented as in fine-tuning. Outputs are a little less sure of augmented images, and carried by
     the law of those that are not, the targets would ask of every change a little too much.
     """
-    graph, severity, seed = sitting.scm.graph, sitting.severity, sitting.run.config.train.seed
-    assert graph.image is not None
+    severity, seed = sitting.severity, sitting.run.config.train.seed
     begun, strength = time.perf_counter(), sitting.run.config.finetune.augment
     tables = {}
     for rows in (sitting.train, sitting.val):
@@ -180,8 +177,8 @@ def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
         measured = _measure(severity, rows, seed) if severity else {}
         tables[rows.name] = Table(nodes | rows.attributes | measured)
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
-    parents = [*graph.parents(graph.image), *(severity.variables if severity else ())]
-    model = OutputModel(predictor.variables, parents, tables["train"].attributes)
+    causes = sitting.scm.image_mechanism.causes
+    model = OutputModel(predictor.variables, causes, tables["train"].attributes)
     settings = sitting.run.config.train.outputs
     sitting.minimise("outputs", OutputsObjective(model), settings, tables["train"], tables["val"])
     return model

@@ -32,9 +32,9 @@ class HalfMeans(nn.Module):
         )
 
 
-def halves_severity(parents: Sequence[Variable], noise: float = 0.3) -> Severity:
+def halves_severity(parents: Sequence[Variable], noise: float = 0.3, of: Sequence[str] = ()) -> Severity:
     """Severities whose evidence is known: the brightness of either half."""
-    return Severity(["left", "right"], parents, HalfMeans(), noise)
+    return Severity(["left", "right"], parents, HalfMeans(), noise, of)
 
 
 def tiny_scm(graph: Graph | str = "chest", seed: int = 0) -> StructuralCausalModel:

@@ -11,7 +11,6 @@ from causalcxr.data.cohort import open_cohort
 from causalcxr.errors import RunError
 from causalcxr.evaluate import evaluate
 from causalcxr.files import load_tensors
-from causalcxr.metrics.images import image_mechanism
 from causalcxr.predictors.training import load_predictor
 from causalcxr.runs import open_run
 from causalcxr.train import train
@@ -66,7 +65,7 @@ def test_null_intervention_returns_the_image_and_another_finding_does_not(which,
 
 def test_severities_follow_the_finding(marked, batch):
     """Carried from absent to present and back, the noise keeps its place: the severities come back, too."""
-    mechanism = image_mechanism(causalcxr.load(marked))
+    mechanism = causalcxr.load(marked).image_mechanism
     noise = mechanism.abduct(batch["image"], batch)
     before = mechanism.complete(noise, batch)
     after = mechanism.complete(noise, {**batch, "finding": 1 - batch["finding"]})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from causalcxr.mechanisms.hvae import HVAE, Elbo
+from causalcxr.mechanisms.hvae import Elbo
 from causalcxr.mechanisms.likelihood import bits_per_dim
 from causalcxr.metrics import exact
 from causalcxr.metrics.composition import composition, reversibility
@@ -20,7 +20,7 @@ from causalcxr.scm import Abduction, StructuralCausalModel
 from causalcxr.training import seed_of
 from causalcxr.values import Batch, image_to_float
 
-__all__ = ["Key", "Rows", "abduct", "image_mechanism", "measure_exact", "measure_images"]
+__all__ = ["Key", "Rows", "abduct", "measure_exact", "measure_images"]
 
 Key = tuple[str, ...]
 Rows = dict[Key, Tensor]
@@ -35,14 +35,6 @@ class Drawn:
     batches: Sequence[Mapping[str, Tensor]]
 
 
-def image_mechanism(scm: StructuralCausalModel) -> HVAE:
-    """The mechanism of the graph's image."""
-    assert scm.graph.image is not None
-    mechanism = scm.mechanism(scm.graph.image)
-    assert isinstance(mechanism, HVAE)
-    return mechanism
-
-
 @torch.no_grad()
 def abduct(scm: StructuralCausalModel, batch: Batch, seed: int) -> tuple[Abduction, Elbo]:
     """What `scm.abduct` gives, and the evidence lower bound that the same pass computed."""
@@ -50,7 +42,7 @@ def abduct(scm: StructuralCausalModel, batch: Batch, seed: int) -> tuple[Abducti
     factual = {name: batch[name].to(scm.device) for name in scm.graph.variables}
     factual[scm.graph.image] = image = image_to_float(factual[scm.graph.image], scm.dtype)
     draws = Draws(seed, scm.device)
-    elbo = image_mechanism(scm).elbo(image, factual, draws)
+    elbo = scm.image_mechanism.elbo(image, factual, draws)
     noise = {name: scm.mechanism(name).abduct(factual[name], factual, draws) for name in scm.graph.attributes}
     return Abduction({**noise, scm.graph.image: elbo.noise(image)}, factual), elbo
 
@@ -72,7 +64,7 @@ def measure_images(
     `draws`: abductions whose mean effect is the expected one, compared with the truth beside that of one draw.
     """
     assert scm.graph.image is not None
-    image, mechanism = abduction.factual[scm.graph.image], image_mechanism(scm)
+    image, mechanism = abduction.factual[scm.graph.image], scm.image_mechanism
     shape = tuple(image.shape[1:])
     rows: Rows = {
         ("image", "bits_per_dimension"): bits_per_dim(elbo.nll + elbo.kl, shape),
