@@ -37,11 +37,14 @@ def halves_severity(parents: Sequence[Variable], noise: float = 0.3, of: Sequenc
     return Severity(["left", "right"], parents, HalfMeans(), noise, of)
 
 
-def tiny_scm(graph: Graph | str = "chest", seed: int = 0) -> StructuralCausalModel:
+def tiny_scm(
+    graph: Graph | str = "chest", seed: int = 0, severity: Severity | None = None
+) -> StructuralCausalModel:
     """An untrained model whose parameters are all random, so that every edge has an effect."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scm = StructuralCausalModel(load_graph(graph) if isinstance(graph, str) else graph, TINY_IMAGE)
+        graph = load_graph(graph) if isinstance(graph, str) else graph
+        scm = StructuralCausalModel(graph, TINY_IMAGE, severity=severity)
         with torch.no_grad():
             for parameter in scm.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

@@ -4,12 +4,12 @@ Values are keyed by tuples such as `("exact", "model", "age", "error")`, which `
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from causalcxr.mechanisms.hvae import Elbo
+from causalcxr.mechanisms.hvae import HVAE, Elbo, ImageNoise
 from causalcxr.mechanisms.likelihood import bits_per_dim
 from causalcxr.metrics import exact
 from causalcxr.metrics.composition import composition, reversibility
@@ -83,6 +83,7 @@ def measure_images(
         true_effects = torch.stack(answers, dim=1).to(effects)
         rows |= _sizes("exact", drawn.names, true_effects)
         rows |= measure_exact("model", drawn.names, effects, true_effects)
+        rows |= _measure_given(mechanism, abduction, noise, drawn, true_effects)
         if draws > 1:
             expected = _expected_effects(scm, abduction, drawn, effects, draws, seed)
             rows |= measure_exact("expected", drawn.names, expected, true_effects)
@@ -96,13 +97,39 @@ def measure_exact(who: str, names: Sequence[str], effects: Tensor, true_effects:
     rows: Rows = {}
     alpha, condition = exact.coefficients(effects, true_effects)
     for i, name in enumerate(names):
-        error, size = exact.error_norms(effects[:, i], true_effects[:, i])
-        relative = exact.relative_error(error, size, effects[0, 0].numel())
-        rows["exact", who, name, "error"] = torch.stack([error, size], dim=1)
-        rows["exact", who, name, "error_mean"] = rows["exact", who, name, "error_median"] = relative
+        rows |= _measure_error(who, name, effects[:, i], true_effects[:, i])
         for j, other in enumerate(names):
             rows["exact", who, name, "alpha", other] = alpha[:, i, j]
     rows["exact", "condition"] = condition
+    return rows
+
+
+def _measure_error(who: str, name: str, effect: Tensor, true_effect: Tensor) -> Rows:
+    error, size = exact.error_norms(effect, true_effect)
+    relative = exact.relative_error(error, size, effect[0].numel())
+    return {
+        ("exact", who, name, "error"): torch.stack([error, size], dim=1),
+        ("exact", who, name, "error_mean"): relative,
+        ("exact", who, name, "error_median"): relative,
+    }
+
+
+def _measure_given(
+    mechanism: HVAE, abduction: Abduction, noise: ImageNoise, drawn: Drawn, true_effects: Tensor
+) -> Rows:
+    """Exact error with the severities of the exact counterfactual given, as a second intervention.
+
+    They follow from the finding, and what they are where nothing of it is on the film no observation tells. The
+    error of a draw has its guess of them in it; this one has not.
+    """
+    image, rows = abduction.factual[mechanism.variable.name], {}
+    for i, name in enumerate(drawn.names):
+        if mechanism.severity is None or name not in mechanism.severity.of:
+            continue
+        given = mechanism.severity.observe((image + true_effects[:, i]).clamp(0, 1))
+        changed = {**abduction.factual, name: drawn.values[name], **given}
+        effect = mechanism(replace(noise, severity=None), changed) - image
+        rows |= _measure_error("given", name, effect, true_effects[:, i])
     return rows
 
 
