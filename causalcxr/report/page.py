@@ -176,10 +176,12 @@ def _tiles(report: Report, names: Sequence[str]) -> list[tuple[str, Entry, str]]
         ("Bits per dimension", ("image", "bits_per_dimension"), "lower is better; 8 is guessing"),
         ("Null intervention, without pixel noise", ("composition", "off", "1"), "grey levels; 0 is right"),
     ]
-    wanted += [
-        (f"Exact error of do({name})", ("exact", "model", name, "error"), "0 exact, 1 as doing nothing")
-        for name in names
-    ]
+    for name in names:
+        # Of the expected counterfactual where it is measured: a draw can but guess what an observation leaves open.
+        expected = ("exact", "expected", name, "error") in metrics
+        who, whose = ("expected", ", expected") if expected else ("model", "")
+        title, key = f"Exact error of do({name}){whose}", ("exact", who, name, "error")
+        wanted.append((title, key, "0 exact, 1 as doing nothing"))
     wanted.append(("Mean off-target change", ("off_target",), "AUROC points; 0 is right"))
     if report.graph.image is None:
         wanted += [
