@@ -177,8 +177,8 @@ def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:
         measured = _measure(severity, rows, seed) if severity else {}
         tables[rows.name] = Table(nodes | rows.attributes | measured)
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
-    causes = sitting.scm.image_mechanism.causes
-    model = OutputModel(predictor.variables, causes, tables["train"].attributes)
+    parents = [*sitting.scm.image_mechanism.parents, *(severity.variables if severity else ())]
+    model = OutputModel(predictor.variables, parents, tables["train"].attributes)
     settings = sitting.run.config.train.outputs
     sitting.minimise("outputs", OutputsObjective(model), settings, tables["train"], tables["val"])
     return model

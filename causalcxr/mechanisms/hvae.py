@@ -119,8 +119,8 @@ class HVAE(Mechanism):
         check_config(config)
         self.config = config
         self.event_shape = torch.Size((variable.channels, config.size, config.size))
+        self.parent_encoder = ParentEncoder(parents)
         self.severity = severity
-        self.parent_encoder = ParentEncoder([p for p in parents if severity is None or p.name not in severity.of])
         width = self.parent_encoder.width + (0 if severity is None else severity.encoder.width)
         self.embed = embedding_network(width, config.embedding)
         self.baseline = Baseline(config, variable.channels) if config.baseline else None
@@ -129,11 +129,6 @@ class HVAE(Mechanism):
         self.prior = Prior(config)
         self.decoder = Decoder(config, variable.channels)
         self.to(memory_format=torch.channels_last)
-
-    @property
-    def causes(self) -> tuple[Variable, ...]:
-        """What the decoder is told: the parents, and in place of those with severities, the severities."""
-        return self.parent_encoder.parents + (self.severity.variables if self.severity else ())
 
     def calibrate(self, batch: Batch) -> None:
         """Take the parents' scaling from the training split."""
@@ -213,8 +208,10 @@ class HVAE(Mechanism):
         return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.baseline_nll
 
     def _embedding(self, parents: Batch) -> Tensor:
-        encoders = [self.parent_encoder] if self.severity is None else [self.parent_encoder, self.severity.encoder]
-        return self.embed(torch.cat([encode(parents) for encode in encoders if encode.parents], dim=-1))
+        features = self.parent_encoder({p.name: parents[p.name] for p in self.parents})
+        if self.severity is not None:
+            features = torch.cat([features, self.severity.encoder(parents)], dim=-1)
+        return self.embed(features)
 
     def _foretold(self, embedding: Tensor) -> Tensor | None:
         return None if self.baseline is None else self.baseline(embedding)

@@ -1,13 +1,12 @@
 """How marked a finding is, and on which side: a hidden variable between the recorded label and the image.
 
     severity_i := f_i(w_i, parents, severity_1 .. severity_{i-1})
-    image      := f(u, the other parents, severities)
+    image      := f(u, parents, severities)
 
-A label says yes or no; an effusion has a size and a side. The film shows the effusion and not what was written of
-it, so the label reaches the image through its severities alone. A classifier's evidence on each half of the image
-tells both, so it stands in for them: measured on the factual image, abducted, and carried to the counterfactual
-parents like every other variable. Without it the decoder has nothing that says whose effusion it is, and takes a
-little from both sides of everybody. The chain of flows (Knothe and Rosenblatt) keeps the sides' joint law.
+A label says yes or no; an effusion has a size and a side. A classifier's evidence on each half of the image tells
+both, so it stands in for them: measured on the factual image, abducted, and carried to the counterfactual parents
+like every other variable. Without it the decoder has nothing that says whose effusion it is, and takes a little
+from both sides of everybody. The chain of flows (Knothe and Rosenblatt) keeps the sides' joint law.
 """
 
 import math
@@ -58,7 +57,7 @@ class Severity(nn.Module):
 
     `evidence` maps images `(B, C, H, W)` to numbers `(B, K)` of at least 0, one for each of `names`, in nats. It
     is fixed, and so are the flows once they are fitted; the image's loss trains neither. `of`: the parents that
-    they are the severities of, which reach the image no other way.
+    they are the severities of.
     """
 
     def __init__(

@@ -18,14 +18,14 @@ from causalcxr.values import Batch, image_to_float
 
 __all__ = ["Evidence", "build_severity", "observe_split"]
 
-_UNSEEN = 0.5  # share of the people without the finding in whom nothing of it is seen
+_UNSEEN = 0.9  # share of the people without the finding in whom nothing of it is seen
 SIDES = ("left of the image", "right of the image")
 
 
 class Evidence(nn.Module):
     """`-log q(absent | half of the image)` in nats above a floor: 0 where nothing is seen, growing with what is.
 
-    The floor is what half of the people without the finding stay below. Down there the predictor's evidence tells
+    The floor is what nine in ten people without the finding stay below. Down there the predictor's evidence tells
     other things about a person, which would then be changed along with the finding.
     """
 

@@ -177,7 +177,7 @@ def _tiles(report: Report, names: Sequence[str]) -> list[tuple[str, Entry, str]]
         ("Null intervention, without pixel noise", ("composition", "off", "1"), "grey levels; 0 is right"),
     ]
     for name in names:
-        # Of the expected counterfactual where it is measured: a draw can but guess what an observation leaves open.
+        # Of the expected counterfactual where it is measured: a draw can but guess what an image leaves open.
         expected = ("exact", "expected", name, "error") in metrics
         who, whose = ("expected", ", expected") if expected else ("model", "")
         title, key = f"Exact error of do({name}){whose}", ("exact", who, name, "error")

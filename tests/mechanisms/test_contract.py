@@ -51,7 +51,7 @@ def _cases() -> dict[str, Case]:
     colour = Variable("v", "image", ("sex",), channels=3)
     cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY_IMAGE), "image")
     cases["hvae with severities"] = Case(
-        lambda: HVAE(image, PARENTS, TINY_IMAGE, halves_severity(PARENTS, of=["sex"])), "image"
+        lambda: HVAE(image, PARENTS, TINY_IMAGE, halves_severity(PARENTS)), "image"
     )
     cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE), "image")
     return cases

@@ -131,24 +131,6 @@ def test_the_images_loss_leaves_severities_alone_and_its_decoder_uses_them():
     assert (other - hvae(noise, rows)).abs().amax() > 1e-3
 
 
-def test_the_label_reaches_the_image_through_its_severities_alone():
-    """Held where they are, another label is the same image bit for bit; let go, they make another one of it."""
-    torch.manual_seed(0)
-    rows = make_rows(16)
-    other = {"finding": 1 - rows["finding"]}
-    severity = halves_severity([FINDING], of=["finding"])
-    severity.calibrate(rows)
-    with torch.no_grad():  # the flows know the label
-        for parameter in severity.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    hvae = HVAE(IMAGE, (FINDING,), TINY_IMAGE, severity).requires_grad_(False)
-    assert [cause.name for cause in hvae.causes] == ["left", "right"]
-    noise = hvae.sample_noise(16, Draws(0))
-    held = hvae.complete(noise, rows)
-    assert torch.equal(hvae(replace(noise, severity=None), {**held, **other}), hvae(noise, rows))
-    assert (hvae(noise, other) - hvae(noise, rows)).abs().amax() > 1e-3
-
-
 def test_repeat_and_select_reach_the_severities():
     rows = make_rows(6)
     severity = halves_severity([FINDING])
