@@ -220,8 +220,7 @@ class StructuralCausalModel(LocalPyroModule):
         return {name: values[name] for name in self.graph.variables}
 
     def _check_image(self, image: Any) -> Tensor:
-        assert self.graph.image is not None
-        mechanism = self.mechanism(self.graph.image)
+        mechanism = self.image_mechanism
         shape = tuple(getattr(image, "shape", ()))
         if not isinstance(image, Tensor) or len(shape) != 4 or shape[1:] != tuple(mechanism.event_shape):
             expected = "x".join(map(str, ("B", *mechanism.event_shape)))

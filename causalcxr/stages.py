@@ -150,15 +150,15 @@ STAGE_RUNNERS: dict[str, Callable[[Sitting], Facts]] = {
 @torch.no_grad()
 def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, batch_size: int = 128) -> float:
     """The mean negative ELBO in bits per dimension on `n` rows (in a shuffled order, always the same)."""
-    assert scm.graph.image is not None
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed_of(seed, "bound")))[:n]
-    total, mechanism = 0.0, scm.mechanism(scm.graph.image)
+    total, mechanism = 0.0, scm.image_mechanism
+    image = mechanism.variable.name
     for i, indices in enumerate(order.split(batch_size)):
         batch: dict[str, Tensor] = {k: v.to(scm.device) for k, v in rows.batch(indices).items()}
         draws = Draws(seed_of(seed, "bound", i), scm.device)
-        elbo = mechanism.elbo(batch[scm.graph.image], batch, draws)
+        elbo = mechanism.elbo(batch[image], batch, draws)
         total += float(mechanism.loss(elbo).sum())
-    return total / (len(order) * math.log(2) * math.prod(mechanism.event_shape))  # pyright: ignore
+    return total / (len(order) * math.log(2) * math.prod(mechanism.event_shape))
 
 
 def _fit_outputs(sitting: Sitting, predictor: Predictor) -> OutputModel:

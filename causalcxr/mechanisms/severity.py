@@ -66,7 +66,7 @@ class Severity(nn.Module):
         parents: Sequence[Variable],
         evidence: nn.Module,
         noise: float,
-        of: Sequence[str] = (),
+        of: Sequence[str],
     ):
         super().__init__()
         self.of = tuple(of)

@@ -122,11 +122,13 @@ def _measure_given(
     They follow from the finding, and what they are where nothing of it is on the film no observation tells. The
     error of a draw has its guess of them in it; this one has not.
     """
-    image, rows = abduction.factual[mechanism.variable.name], {}
-    for i, name in enumerate(drawn.names):
-        if mechanism.severity is None or name not in mechanism.severity.of:
-            continue
-        given = mechanism.severity.observe((image + true_effects[:, i]).clamp(0, 1))
+    severity, rows = mechanism.severity, {}
+    if severity is None:
+        return rows
+    image = abduction.factual[mechanism.variable.name]
+    for name in severity.of:
+        i = drawn.names.index(name)
+        given = severity.observe((image + true_effects[:, i]).clamp(0, 1))
         changed = {**abduction.factual, name: drawn.values[name], **given}
         effect = mechanism(replace(noise, severity=None), changed) - image
         rows |= _measure_error("given", name, effect, true_effects[:, i])
