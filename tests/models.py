@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from causalcxr.graph import Graph, Variable, load_graph
 from causalcxr.mechanisms.hvae import HVAEConfig
-from causalcxr.mechanisms.severity import Severity
+from causalcxr.mechanisms.severity import Severity, SeverityConfig
 from causalcxr.scm import StructuralCausalModel
 
 TINY_IMAGE = HVAEConfig(
@@ -34,7 +34,7 @@ class HalfMeans(nn.Module):
 
 def halves_severity(parents: Sequence[Variable], noise: float = 0.3, of: Sequence[str] = ()) -> Severity:
     """Severities whose evidence is known: the brightness of either half."""
-    return Severity(["left", "right"], parents, HalfMeans(), noise, of)
+    return Severity(["left", "right"], parents, HalfMeans(), SeverityConfig(of=list(of), noise=noise))
 
 
 def tiny_scm(

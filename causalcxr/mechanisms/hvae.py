@@ -30,6 +30,7 @@ from causalcxr.mechanisms.hvae_network import (
     embedding_network,
 )
 from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
+from causalcxr.mechanisms.overlay import FORETOLD_PRICE, Cover, Overlay
 from causalcxr.mechanisms.severity import Severity, SeverityNoise
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch, image_to_float
@@ -81,8 +82,8 @@ class Elbo:
     """What one encoder pass and one decoder pass give.
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
-    and scale `(B, C, H, W)`. `latents`: as in ImageNoise. `baseline_nll`: `(B,)`, of the image
-    under the parents' baseline alone (0 without one); no part of the bound, but of the training loss.
+    and scale `(B, C, H, W)`. `latents`: as in ImageNoise. `aside`: `(B,)` in nats, what training minimises beside
+    the bound: how badly the parents alone foretell the image, and the price of what is laid over it.
     `severity`: what the image was found to have of it; None if the mechanism knows of none.
     """
 
@@ -91,7 +92,7 @@ class Elbo:
     loc: Tensor
     scale: Tensor
     latents: tuple[Tensor, ...]
-    baseline_nll: Tensor
+    aside: Tensor
     severity: SeverityNoise | None = None
 
     def noise(self, value: Tensor) -> ImageNoise:
@@ -120,9 +121,11 @@ class HVAE(Mechanism):
         self.config = config
         self.event_shape = torch.Size((variable.channels, config.size, config.size))
         self.parent_encoder = ParentEncoder(parents)
-        self.severity = severity
-        width = self.parent_encoder.width + (0 if severity is None else severity.encoder.width)
-        self.embed = embedding_network(width, config.embedding)
+        self.severity, self.overlay = severity, None
+        self.embed = embedding_network(self.parent_encoder.width, config.embedding)
+        if severity is not None:
+            width = self.parent_encoder.width + severity.encoder.width
+            self.overlay = Overlay(config, variable.channels, width)
         self.baseline = Baseline(config, variable.channels) if config.baseline else None
         self.encoder = Encoder(config, variable.channels)
         self.posterior = Posterior(config)
@@ -154,8 +157,8 @@ class HVAE(Mechanism):
 
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
-        embedding = self._embedding(self.complete(noise, parents))
-        loc, scale = self.decoder(embedding, self._foretold(embedding), lambda layer, _: noise.latents[layer])
+        told = self._foretell(self.complete(noise, parents))
+        loc, scale, _ = self._decode(told, lambda layer, _: noise.latents[layer])
         return (loc + scale * noise.pixel).clamp(0, 1)
 
     def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> ImageNoise:
@@ -180,9 +183,8 @@ class HVAE(Mechanism):
             raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
         severity = self.severity.abduct(image, parents, draws) if self.severity else None
-        embedding = self._embedding({**parents, **severity.values} if severity else parents)
-        baseline = self._foretold(embedding)
-        features = self.encoder(image - (0.5 if baseline is None else baseline.detach()))
+        told = self._foretell({**parents, **severity.values} if severity else parents)
+        features = self.encoder(told.missed(image).detach())
         latents: list[Tensor] = []
         kl = severity.kl if severity else torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
@@ -190,31 +192,45 @@ class HVAE(Mechanism):
         def draw(layer: int, hidden: Tensor) -> Tensor:
             nonlocal kl, state
             prior, state = self.prior(layer, state, latents[-1] if latents else None)
-            loc, log_scale = self.posterior(layer, hidden, features, embedding)
+            loc, log_scale = self.posterior(layer, hidden, features, told.posterior_embedding)
             loc = loc + prior[0]  # relative to the prior: a posterior that learns nothing costs nothing
             kl = kl + _gaussian_kl(loc, log_scale, *prior)
             noise = draws.normal(*loc.shape, dtype=loc.dtype)
             latents.append(loc + log_scale.exp() * noise)
             return latents[-1]
 
-        loc, scale = self.decoder(embedding, baseline, draw)
+        loc, scale, cover = self._decode(told, draw)
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
-        missed = torch.zeros_like(image) if baseline is None else image - baseline
-        baseline_nll = 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
-        return Elbo(nll, kl, loc, scale, tuple(latents), baseline_nll, severity)
+        aside = told.regression(image)
+        if self.severity is not None and told.cover is not None and cover is not None:
+            aside = aside + self.severity.price * (cover.area + FORETOLD_PRICE * told.cover.area)
+        return Elbo(nll, kl, loc, scale, tuple(latents), aside, severity)
 
     def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
-        """What training minimises, `(B,)` in nats: nll, beta times a share of KL, the baseline's regression."""
-        return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.baseline_nll
+        """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and what it has aside."""
+        return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.aside
 
-    def _embedding(self, parents: Batch) -> Tensor:
-        features = self.parent_encoder({p.name: parents[p.name] for p in self.parents})
+    def _foretell(self, parents: Batch) -> "_Foretold":
+        """What parents, and severities if there are any, say of the image before a latent is drawn."""
+        told, cover = {p.name: parents[p.name] for p in self.parents}, None
         if self.severity is not None:
-            features = torch.cat([features, self.severity.encoder(parents)], dim=-1)
-        return self.embed(features)
+            told |= {name: torch.zeros_like(told[name]) for name in self.severity.of}  # as if there were none
+        features = self.parent_encoder(told)
+        if self.severity is not None and self.overlay is not None:
+            severities = torch.cat([features, self.severity.encoder(parents)], dim=-1)
+            cover = self.overlay.foretell(severities, self.severity.amount(parents))
+        embedding = self.embed(features)
+        return _Foretold(embedding, None if self.baseline is None else self.baseline(embedding), cover)
 
-    def _foretold(self, embedding: Tensor) -> Tensor | None:
-        return None if self.baseline is None else self.baseline(embedding)
+    def _decode(
+        self, told: "_Foretold", latent: Callable[[int, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Cover | None]:
+        """Mean and scale of the image `(B, C, H, W)`, and what of it is laid over the film."""
+        loc, scale, hidden = self.decoder(told.embedding, told.baseline, latent)
+        if self.overlay is None or told.cover is None:
+            return loc, scale, None
+        cover, cover_scale = self.overlay(told.cover, hidden)
+        return cover.over(loc), torch.lerp(scale, cover_scale, cover.opacity), cover
 
     def _draws(self, draws: Draws | None) -> Draws:
         return draws or Draws(device=self.parent_encoder.loc.device)
@@ -222,6 +238,37 @@ class HVAE(Mechanism):
     @property
     def _dtype(self) -> torch.dtype:
         return self.parent_encoder.loc.dtype
+
+
+@dataclass(frozen=True)
+class _Foretold:
+    """What is known before a latent is drawn: the film's embedding and baseline, and what is laid over it."""
+
+    embedding: Tensor
+    baseline: Tensor | None
+    cover: Cover | None
+
+    @property
+    def posterior_embedding(self) -> Tensor:
+        """Of all that is known `(B, E)`."""
+        return self.embedding if self.cover is None else self.cover.embedding
+
+    @property
+    def image(self) -> Tensor | None:
+        """The baseline with the cover over it."""
+        return self.baseline if self.baseline is None or self.cover is None else self.cover.over(self.baseline)
+
+    def missed(self, image: Tensor) -> Tensor:
+        """What the encoder is to tell the latents of."""
+        foretold = self.image
+        missed = image - (0.5 if foretold is None else foretold)
+        return missed if self.cover is None else self.cover.hide(missed)
+
+    def regression(self, image: Tensor) -> Tensor:
+        """Half the squared distance of what is foretold to the image, `(B,)`; 0 without a baseline."""
+        foretold = self.image
+        missed = torch.zeros_like(image) if foretold is None else image - foretold
+        return 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
 
 
 def _gaussian_kl(loc: Tensor, log_scale: Tensor, prior_loc: Tensor, prior_log_scale: Tensor) -> Tensor:

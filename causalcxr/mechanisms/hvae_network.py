@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from causalcxr.errors import ConfigError
 
 __all__ = [
+    "HEAD_GAIN",
     "Baseline",
     "Decoder",
     "Encoder",
@@ -26,6 +27,8 @@ __all__ = [
     "Prior",
     "check_config",
     "embedding_network",
+    "from_embedding",
+    "modulate",
 ]
 
 _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL is finite from the first step
@@ -35,7 +38,7 @@ _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an imag
 # do(parent) then moves the image half the way.
 _EMBEDDING_GAIN, _MODULATION_GAIN = 1.5, 0.3
 _BASELINE_SIDE = 16  # at most; the baseline is a mean over many people and has no fine detail
-_HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
+HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
 
 
 @dataclass
@@ -76,14 +79,17 @@ def embedding_network(width: int, embedding: int) -> nn.Module:
 
 
 class Baseline(nn.Module):
-    """The image that the parents alone foretell, `(B, C, size, size)`: smooth, from a coarse grid."""
+    """What an embedding of parents alone foretells, `(B, channels, size, size)`: smooth, from a coarse grid.
 
-    def __init__(self, config: HVAEConfig, channels: int):
+    `start`: its value before training.
+    """
+
+    def __init__(self, config: HVAEConfig, channels: int, start: float = 0.5):
         super().__init__()
         side = max([side for side in config.resolutions if side <= _BASELINE_SIDE], default=1)
         self.grid, self.size = (channels, side, side), config.size
-        self.project = _from_embedding(config.embedding, channels * side**2)
-        nn.init.constant_(self.project.bias, 0.5)
+        self.project = from_embedding(config.embedding, channels * side**2)
+        nn.init.constant_(self.project.bias, start)
 
     def forward(self, embedding: Tensor) -> Tensor:
         grid = self.project(embedding).view(-1, *self.grid)
@@ -99,10 +105,10 @@ class _Block(nn.Module):
         super().__init__()
         self.inner = _conv(width, width, resolution)
         self.outer = nn.Conv2d(width, width, 1)
-        self.film = _from_embedding(embedding, 2 * width) if embedding else None
+        self.film = from_embedding(embedding, 2 * width) if embedding else None
 
     def forward(self, hidden: Tensor, embedding: Tensor | None = None) -> Tensor:
-        inner = _modulate(self.inner(F.silu(hidden)), self.film, embedding)
+        inner = modulate(self.inner(F.silu(hidden)), self.film, embedding)
         return hidden + self.outer(F.silu(inner))
 
 
@@ -157,11 +163,11 @@ class _PosteriorHead(nn.Module):
     def __init__(self, layer: "_Layer", embedding: int):
         super().__init__()
         self.inner = _conv(layer.width, layer.width, layer.side)
-        self.film = _from_embedding(embedding, 2 * layer.width)
+        self.film = from_embedding(embedding, 2 * layer.width)
         self.outer = nn.Conv2d(layer.width, 2 * layer.latents, 1)
 
     def forward(self, joint: Tensor, embedding: Tensor) -> Tensor:
-        return self.outer(F.silu(_modulate(self.inner(F.silu(joint)), self.film, embedding)))
+        return self.outer(F.silu(modulate(self.inner(F.silu(joint)), self.film, embedding)))
 
 
 class Prior(nn.Module):
@@ -192,7 +198,7 @@ class _PriorStep(nn.Module):
         self.up = _up(before, after)
         self.block = _Block(after.width, after.side)
         self.head = nn.Conv2d(after.width, 2 * after.latents, 1)
-        _scale_weight(self.head, _HEAD_GAIN)
+        _scale_weight(self.head, HEAD_GAIN)
 
     def forward(self, previous: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         injected = self.inject(previous)
@@ -208,7 +214,7 @@ class Decoder(nn.Module):
         layers = _layers(config)
         self.recompute, self.unfold, self.floor = config.checkpoint, config.stem, config.scale_floor
         self.stochastic = [bool(layer.latents) for layer in layers]
-        self.first = _from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
+        self.first = from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
         self.enter = len(layers) - config.decoder_blocks[0]  # the first layer at the finest resolution
         if config.baseline:
@@ -217,18 +223,21 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(layers))
         last = layers[-1]
-        self.film = _from_embedding(config.embedding, 2 * last.width)
+        self.film = from_embedding(config.embedding, 2 * last.width)
         self.head = nn.Conv2d(last.width, 2 * channels * config.stem**2, 1)
         with torch.no_grad():
             assert self.head.bias is not None
-            self.head.weight.mul_(_HEAD_GAIN)
+            self.head.weight.mul_(HEAD_GAIN)
             self.head.bias.zero_()
             self.head.bias[channels * config.stem**2 :] = math.log(_INITIAL_SCALE)
 
     def forward(
         self, embedding: Tensor, baseline: Tensor | None, latent: Callable[[int, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and scale `(B, C, H, W)`; `latent(layer, hidden)` gives each layer's latent when it is reached."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and scale `(B, C, H, W)`, and the finest feature map that they are made of.
+
+        `latent(layer, hidden)` gives each layer's latent when it is reached.
+        """
         hidden, drawn = self.first(embedding).view(-1, *self.first_shape), 0
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
@@ -240,11 +249,11 @@ class Decoder(nn.Module):
                 hidden = hidden + self.inject[drawn](latent(drawn, hidden))
                 drawn += 1
             hidden = _run(block, self.recompute, hidden, embedding)
-        pixels = self.head(F.silu(_modulate(hidden, self.film, embedding)))
+        pixels = self.head(F.silu(modulate(hidden, self.film, embedding)))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
             loc, log_scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
-            return loc if baseline is None else baseline + loc, self.floor + log_scale.exp()
+            return loc if baseline is None else baseline + loc, self.floor + log_scale.exp(), hidden
 
 
 @dataclass(frozen=True)
@@ -286,14 +295,14 @@ def _up(before: _Layer, after: _Layer) -> nn.Module:
     return nn.Sequential(nn.Conv2d(before.width, after.width * ratio**2, 1), nn.PixelShuffle(ratio))
 
 
-def _from_embedding(embedding: int, channels: int) -> nn.Linear:
+def from_embedding(embedding: int, channels: int) -> nn.Linear:
     layer = nn.Linear(embedding, channels)
     nn.init.normal_(layer.weight, std=_MODULATION_GAIN / math.sqrt(embedding))
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def _modulate(hidden: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:
+def modulate(hidden: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:
     """`hidden * (1 + scale) + shift` per channel, both linear in the parents' embedding."""
     if film is None:
         return hidden

@@ -32,11 +32,13 @@ class SeverityConfig:
     """`of`: the binary parents of the image whose severity it is made with; empty: none, the label says it all.
 
     `noise`: standard deviation of the measurement, in units of the evidence's own over the training split. With
-    none the severity would be a deterministic function of the image, and the likelihood unbounded.
+    none the severity would be a deterministic function of the image, and the likelihood unbounded. `price`: of a
+    pixel that a finding hides, in nats: what it explains less well than that stays as it is.
     """
 
     of: list[str] = field(default_factory=list)
     noise: float = 0.1
+    price: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,7 @@ class Severity(nn.Module):
     """A flow for every severity given the image's parents and the severities before it.
 
     `evidence` maps images `(B, C, H, W)` to numbers `(B, K)` of at least 0, one for each of `names`, in nats. It
-    is fixed, and so are the flows once they are fitted; the image's loss trains neither. `of`: the parents that
-    they are the severities of.
+    is fixed, and so are the flows once they are fitted; the image's loss trains neither.
     """
 
     def __init__(
@@ -65,15 +66,14 @@ class Severity(nn.Module):
         names: Sequence[str],
         parents: Sequence[Variable],
         evidence: nn.Module,
-        noise: float,
-        of: Sequence[str],
+        config: SeverityConfig,
     ):
         super().__init__()
-        self.of = tuple(of)
+        self.of, self.noise, self.price = tuple(config.of), config.noise, config.price
         self.variables = tuple(
             Variable(name=name, kind="continuous", range=_RANGE, mechanism="spline") for name in names
         )
-        self.evidence, self.noise = evidence, noise
+        self.evidence = evidence
         self.encoder = ParentEncoder(self.variables)
         known = [*parents, *self.variables]
         self.flows = nn.ModuleList(
@@ -127,6 +127,11 @@ class Severity(nn.Module):
             for i, flow in enumerate(self._flows):
                 known[flow.variable.name] = values[flow.variable.name] = flow(noise[:, i], known)
         return values
+
+    def amount(self, values: Batch) -> Tensor:
+        """All severities together, `(B,)`, each in units of its own spread: 0 if nothing is seen of any."""
+        shares = [values[v.name].clamp_min(0) / self.encoder.scale[i] for i, v in enumerate(self.variables)]
+        return torch.stack(shares).sum(dim=0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood `(B,)` of every severity given what comes before it, in nats."""

@@ -74,8 +74,7 @@ def build_severity(config: Config, graph: Graph) -> Severity | None:
     sides = [f"severity of {name}, {side}" for name in names for side in SIDES]
     assert graph.image is not None
     evidence = Evidence(build_predictor("predictor", config, graph), names)
-    parents, noise = graph.parents(graph.image), config.model.severity.noise
-    return Severity(sides, parents, evidence.requires_grad_(False), noise, of=names)
+    return Severity(sides, graph.parents(graph.image), evidence.requires_grad_(False), config.model.severity)
 
 
 def _check(names: Sequence[str], config: Config, graph: Graph) -> None:

@@ -108,7 +108,7 @@ def test_beta_weighs_the_kl_term():
     config = dataclasses.replace(TINY, beta=0.25)
     hvae, image, parents = make(config), make_image(4), make_parents(4)
     elbo = hvae.elbo(image, parents, Draws(0))
-    torch.testing.assert_close(hvae.loss(elbo), elbo.nll + 0.25 * elbo.kl + elbo.baseline_nll)
+    torch.testing.assert_close(hvae.loss(elbo), elbo.nll + 0.25 * elbo.kl + elbo.aside)
 
 
 def test_the_bound_is_below_the_likelihood_of_a_model_with_a_known_one():
@@ -128,7 +128,7 @@ def test_the_encoder_sees_only_what_the_baseline_misses():
     hvae, seen = make(), []
     hvae.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     parents = make_parents(4)
-    baseline = hvae._foretold(hvae._embedding(parents)).detach()
+    baseline = hvae._foretell(parents).image.detach()
     hvae.elbo(baseline, parents, Draws(0))
     assert not seen[0].any()
     assert not seen[0].requires_grad  # the baseline is a regression; the latents do not bend it
