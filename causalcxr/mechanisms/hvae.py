@@ -8,10 +8,14 @@ Parents enter the posterior and every layer of the decoder, as a scale and a shi
 the decoder adds to it. Otherwise the latents learn what the parents could have told, which costs them next to
 nothing (a binary parent is worth .7 of some hundred nats), and do(parent) moves an X-ray a third of the way. The
 decoder is kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
+
+A parent that has severities reaches the image through them alone: they lay a cover over the film that all of the
+above makes as if the parent were absent (`overlay.py`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -253,7 +257,7 @@ class _Foretold:
         """Of all that is known `(B, E)`."""
         return self.embedding if self.cover is None else self.cover.embedding
 
-    @property
+    @cached_property
     def image(self) -> Tensor | None:
         """The baseline with the cover over it."""
         return self.baseline if self.baseline is None or self.cover is None else self.cover.over(self.baseline)

@@ -12,6 +12,7 @@ depends on a parent, would take an effusion for a high diaphragm.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Cover:
     shade: Tensor
     embedding: Tensor
 
-    @property
+    @cached_property
     def opacity(self) -> Tensor:
         """Share of the film that is hidden, `(B, 1, H, W)` in [0, 1]: 0 where the amount is."""
         return -torch.expm1(-self.amount * F.softplus(self.depth))
