@@ -115,7 +115,7 @@ class EvaluateConfig:
     seed: int = 0
     gallery_rows: int = 6
     samples: int = 24
-    cycles: int = 10  # of the null intervention, for composition
+    cycles: int = 10  # of the null intervention, for composition; one of runs in `compare`
     draws: int = 4  # abductions whose mean is the expected counterfactual; 1: none, nor of runs in `compare`
     interventions: list[str] = field(default_factory=list)  # "age=80", ...; empty: chosen from the graph
     compare: list[str] = field(default_factory=list)  # folders of runs to measure beside it

@@ -87,13 +87,13 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> Subject:
 
 
 def _open_other(subject: Subject, folder: str) -> Subject:
-    """Another run, measured as the first one is, but for the expected counterfactual: it is shown of the first."""
+    """Another run, measured as the first one is, but for what takes longest and is shown of the first alone."""
     run = open_run(folder)
     if run.graph != subject.run.graph or not _same_data(run, subject.run):
         raise RunError(
             f"evaluate.compare: run '{folder}' has another graph or other data than '{subject.run.folder}'"
         )
-    config = replace(subject.config, evaluate=replace(subject.config.evaluate, draws=1))
+    config = replace(subject.config, evaluate=replace(subject.config.evaluate, draws=1, cycles=1))
     return replace(subject, run=run, config=config, scm=load(folder, _device(subject.config)))
 
 
