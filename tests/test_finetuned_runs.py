@@ -21,7 +21,7 @@ from causalcxr.runs import open_run
 from causalcxr.train import train
 from causalcxr.values import image_to_float
 
-QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=1", "evaluate.gallery_rows=2"]
+QUICK = ["evaluate.rows=12", "evaluate.batch_size=6", "evaluate.cycles=2", "evaluate.gallery_rows=2"]
 QUICK += ["evaluate.samples=3", "evaluate.draws=2"]
 
 
@@ -177,9 +177,10 @@ def test_runs_are_compared_on_the_same_rows(compared, tiny_run, tuned):
     assert set(found["compared"]) == {tiny_run.name, "hard"}
     assert found["finetune"]["targets"] == "counterfactual"
     own, other = found["metrics"], found["compared"]["hard"]["metrics"]
-    costly = {key for key in own if key.startswith("exact/expected/")}  # several draws: of the run itself only
-    assert costly and not costly & set(other)
-    assert {key for key in own if key.startswith(("overshoot/", "exact/"))} - costly <= set(other)
+    # Several draws and cycles: of the run itself only.
+    costly = {key for key in own if key.startswith("exact/expected/") or key.endswith("/2")}
+    assert "composition/off/2" in costly and not costly & set(other)
+    assert {key for key in own if key.startswith(("overshoot/", "exact/", "composition/"))} - costly <= set(other)
     assert own["exact/did_nothing/age/error"] == other["exact/did_nothing/age/error"]  # the same truth
     assert own["exact/model/age/error"]["value"] != other["exact/model/age/error"]["value"]
 
