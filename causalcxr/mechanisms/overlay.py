@@ -5,7 +5,7 @@
 The film is what the latents and the other parents make, as if there were no finding; `amount` is the sum of the
 finding's severities. With none nothing is laid over: taking a finding away uncovers the film, and leaves alone
 what it never covered. Two things make the finding be laid over and not drawn into the film, where it would stay.
-Hidden pixels have a price, which an effusion is worth, and a haze over everybody isn't. And the encoder sees
+Hidden pixels have a price, which an effusion is worth, and a haze over everybody hardly is. And the encoder sees
 little of what the severities alone foretell to be hidden; else the latents, which learn faster than anything that
 depends on a parent, would take an effusion for a high diaphragm.
 """
