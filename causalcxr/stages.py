@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from causalcxr.data.cohort import Cohort, Split
 from causalcxr.errors import ConfigError, nearest
 from causalcxr.finetune import FinetuneObjective
 from causalcxr.mechanisms.severity import Severity
+from causalcxr.mechanisms.template import Template
 from causalcxr.objectives import AttributesObjective, ImageObjective, Objective, SeverityObjective
 from causalcxr.predictors.building import ROLES, build_predictor
 from causalcxr.predictors.evidence import Evidence, observe_split
@@ -32,11 +33,13 @@ from causalcxr.randomness import Draws
 from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.training import Rows, Stage, Table, seed_of
-from causalcxr.values import Batch
+from causalcxr.values import Batch, image_to_float
 
 __all__ = ["STAGE_RUNNERS", "Sitting", "measure_bound"]
 
 log = logging.getLogger(__name__)
+
+TEMPLATE_ROWS = 20_000  # of the training split, at most: means are known well enough by then
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,13 @@ def run_attributes(sitting: Sitting) -> Facts:
 
 
 def run_image(sitting: Sitting) -> Facts:
-    """Fit the image's mechanism, and first the severities that it is made with, if any."""
+    """Fit the image's mechanism, and first the severities and the template that it is made with, if any."""
     severity = sitting.severity
     if severity is not None:
         _fit_severity(sitting, severity)
+    template = sitting.scm.image_mechanism.template
+    if template is not None:
+        _fit_template(sitting, template)
     settings = sitting.run.config.train.image
     sitting.minimise("image", ImageObjective(sitting.scm, settings.kl_warmup_steps), settings)
     return {}
@@ -208,6 +214,25 @@ def _fit_severity(sitting: Sitting, severity: Severity) -> None:
     severity.calibrate(train.attributes)
     sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, train, val)
     severity.requires_grad_(False)
+
+
+def _fit_template(sitting: Sitting, template: Template) -> None:
+    """Solve for what the parents alone foretell, on rows of the training split in a shuffled order."""
+    mechanism = sitting.scm.image_mechanism.to(sitting.fabric.device)
+    generator = torch.Generator().manual_seed(seed_of(sitting.run.config.train.seed, "template"))
+    order = torch.randperm(len(sitting.train), generator=generator)[:TEMPLATE_ROWS]
+
+    def rows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for indices in order.split(256):
+            batch = {k: v.to(sitting.fabric.device) for k, v in sitting.train.batch(indices).items()}
+            image, features = image_to_float(batch[mechanism.variable.name]), mechanism.film_features(batch)
+            others = [mechanism.parent_encoder(batch) - features]
+            if mechanism.severity is not None:
+                seen = torch.stack(list(mechanism.severity.observe(image).values()), dim=1)
+                others += [seen, seen.square()]
+            yield features, torch.cat(others, dim=1), image
+
+    template.fit(rows)
 
 
 class OutputsObjective(Objective):

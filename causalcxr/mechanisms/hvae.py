@@ -10,7 +10,8 @@ nothing (a binary parent is worth .7 of some hundred nats), and do(parent) moves
 decoder is kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
 
 A parent that has severities reaches the image through them alone: they lay a cover over the film that all of the
-above makes as if the parent were absent (`overlay.py`).
+above makes as if the parent were absent (`overlay.py`). With the config's `template` the baseline is
+a regression, and the parents also move what the image shows (`template.py`), its mean and the pixel noise alike.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from causalcxr.mechanisms.hvae_network import (
 from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
 from causalcxr.mechanisms.overlay import FORETOLD_PRICE, Cover, Overlay
 from causalcxr.mechanisms.severity import Severity, SeverityNoise
+from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch, image_to_float
 
@@ -49,12 +51,15 @@ _BASELINE_SCALE = 0.1  # of the baseline's regression, in [0, 1] units: about wh
 class ImageNoise:
     """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`.
 
-    `severity`: `(B, K)`, of the K severities that the image is made with; None without any.
+    `severity`: `(B, K)`, of the K severities that the image is made with; None without any. `frame`: features
+    `(B, F)` of the parents that the pixel noise lies in place for, so that it can be carried to others;
+    None of fresh white noise, which lies in place for all.
     """
 
     latents: tuple[Tensor, ...]
     pixel: Tensor
     severity: Tensor | None = None
+    frame: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixel)
@@ -74,11 +79,11 @@ class ImageNoise:
     def redraw_pixel_noise(self, draws: Draws | None = None) -> "ImageNoise":
         """The same latents with a fresh `e`."""
         draws = draws or Draws(device=self.pixel.device)
-        return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype))
+        return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype), frame=None)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageNoise":
-        severity = None if self.severity is None else function(self.severity)
-        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel), severity)
+        severity, frame = (None if part is None else function(part) for part in (self.severity, self.frame))
+        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel), severity, frame)
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,9 @@ class Elbo:
     """What one encoder pass and one decoder pass give.
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
-    and scale `(B, C, H, W)`. `latents`: as in ImageNoise. `aside`: `(B,)` in nats, what training minimises beside
-    the bound: how badly the parents alone foretell the image, and the price of what is laid over it.
+    and scale `(B, C, H, W)`. `latents`, `frame`: as in ImageNoise. `aside`: `(B,)` in nats, what training
+    minimises beside the bound: how badly the parents alone foretell the image, and the price of what is laid over
+    it.
     `severity`: what the image was found to have of it; None if the mechanism knows of none.
     """
 
@@ -97,13 +103,14 @@ class Elbo:
     scale: Tensor
     latents: tuple[Tensor, ...]
     aside: Tensor
+    frame: Tensor
     severity: SeverityNoise | None = None
 
     def noise(self, value: Tensor) -> ImageNoise:
         """The noise abducted in this pass; `value` is the image that the pass was given."""
         image = image_to_float(value, self.loc.dtype)
         severity = None if self.severity is None else self.severity.noise
-        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale), severity)
+        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale), severity, self.frame)
 
 
 class HVAE(Mechanism):
@@ -130,7 +137,9 @@ class HVAE(Mechanism):
         if severity is not None:
             width = self.parent_encoder.width + severity.encoder.width
             self.overlay = Overlay(config, variable.channels, width)
-        self.baseline = Baseline(config, variable.channels) if config.baseline else None
+        self.template = Template(self.parent_encoder.width, *self.event_shape[:2]) if config.template else None
+        trained = config.baseline and not config.template
+        self.baseline = Baseline(config, variable.channels) if trained else None
         self.encoder = Encoder(config, variable.channels)
         self.posterior = Posterior(config)
         self.prior = Prior(config)
@@ -163,7 +172,17 @@ class HVAE(Mechanism):
         """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
         told = self._foretell(self.complete(noise, parents))
         loc, scale, _ = self._decode(told, lambda layer, _: noise.latents[layer])
-        return (loc + scale * noise.pixel).clamp(0, 1)
+        pixel = noise.pixel
+        if self.template is not None and noise.frame is not None:
+            pixel = self.template.carry(pixel, told.features - noise.frame)
+        return (loc + scale * pixel).clamp(0, 1)
+
+    def film_features(self, parents: Batch) -> Tensor:
+        """Of the parents as the film knows them, `(B, F)`: of what has severities as if there were none."""
+        told = {p.name: parents[p.name] for p in self.parents}
+        if self.severity is not None:
+            told |= {name: torch.zeros_like(told[name]) for name in self.severity.of}
+        return self.parent_encoder(told)
 
     def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> ImageNoise:
         """A draw of the latents from the posterior and the pixel noise that goes with it.
@@ -188,7 +207,8 @@ class HVAE(Mechanism):
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
         severity = self.severity.abduct(image, parents, draws) if self.severity else None
         told = self._foretell({**parents, **severity.values} if severity else parents)
-        features = self.encoder(told.missed(image).detach())
+        film = image if self.template is None else self.template.take_back(image, told.features)
+        features = self.encoder(told.missed(film).detach())
         latents: list[Tensor] = []
         kl = severity.kl if severity else torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
@@ -205,10 +225,10 @@ class HVAE(Mechanism):
 
         loc, scale, cover = self._decode(told, draw)
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
-        aside = told.regression(image)
+        aside = told.regression(film)
         if self.severity is not None and told.cover is not None and cover is not None:
             aside = aside + self.severity.price * (cover.area + FORETOLD_PRICE * told.cover.area)
-        return Elbo(nll, kl, loc, scale, tuple(latents), aside, severity)
+        return Elbo(nll, kl, loc, scale, tuple(latents), aside, told.features, severity)
 
     def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
         """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and what it has aside."""
@@ -216,25 +236,31 @@ class HVAE(Mechanism):
 
     def _foretell(self, parents: Batch) -> "_Foretold":
         """What parents, and severities if there are any, say of the image before a latent is drawn."""
-        told, cover = {p.name: parents[p.name] for p in self.parents}, None
-        if self.severity is not None:
-            told |= {name: torch.zeros_like(told[name]) for name in self.severity.of}  # as if there were none
-        features = self.parent_encoder(told)
+        features, cover = self.film_features(parents), None
         if self.severity is not None and self.overlay is not None:
             severities = torch.cat([features, self.severity.encoder(parents)], dim=-1)
             cover = self.overlay.foretell(severities, self.severity.amount(parents))
-        embedding = self.embed(features)
-        return _Foretold(embedding, None if self.baseline is None else self.baseline(embedding), cover)
+        embedding, baseline = self.embed(features), None
+        if self.template is not None:
+            baseline = self.template(features)
+        elif self.baseline is not None:
+            baseline = self.baseline(embedding)
+        return _Foretold(features, embedding, baseline, cover)
 
     def _decode(
         self, told: "_Foretold", latent: Callable[[int, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Cover | None]:
         """Mean and scale of the image `(B, C, H, W)`, and what of it is laid over the film."""
         loc, scale, hidden = self.decoder(told.embedding, told.baseline, latent)
-        if self.overlay is None or told.cover is None:
-            return loc, scale, None
-        cover, cover_scale = self.overlay(told.cover, hidden)
-        return cover.over(loc), torch.lerp(scale, cover_scale, cover.opacity), cover
+        cover = None
+        if self.overlay is not None and told.cover is not None:
+            cover, cover_scale = self.overlay(told.cover, hidden)
+            if told.baseline is not None:
+                loc = told.baseline + told.cover.hide(loc - told.baseline)
+            loc, scale = cover.over(loc), torch.lerp(scale, cover_scale, cover.opacity)
+        if self.template is not None:
+            loc, scale = self.template.place(torch.cat([loc, scale], dim=1), told.features).chunk(2, dim=1)
+        return loc, scale, cover
 
     def _draws(self, draws: Draws | None) -> Draws:
         return draws or Draws(device=self.parent_encoder.loc.device)
@@ -246,8 +272,9 @@ class HVAE(Mechanism):
 
 @dataclass(frozen=True)
 class _Foretold:
-    """What is known before a latent is drawn: the film's embedding and baseline, and what is laid over it."""
+    """What is known before a latent is drawn: of the film its features, embedding and baseline; what covers it."""
 
+    features: Tensor
     embedding: Tensor
     baseline: Tensor | None
     cover: Cover | None

@@ -25,14 +25,17 @@ __all__ = [
     "HVAEConfig",
     "Posterior",
     "Prior",
+    "bounded_scale",
     "check_config",
     "embedding_network",
     "from_embedding",
     "modulate",
+    "scale_logit",
 ]
 
 _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL is finite from the first step
 _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an image in [0, 1]
+_LARGEST_SCALE = 0.5  # of a pixel; nothing in [0, 1] spreads wider
 # Before training the parents' embedding has entries of about 1, and moves every channel by about .3. With torch's
 # default, some thirty times fainter, the latents learn first what the parents could have told, and keep it:
 # do(parent) then moves the image half the way.
@@ -51,7 +54,8 @@ class HVAEConfig:
     of the hierarchy with `latents` channels of its own (0: no latent there). `embedding`: width of the parents'
     embedding. `beta`: weight of the KL term in the training loss (1: the evidence lower bound). `scale_floor`:
     smallest pixel scale, in [0, 1] units. `baseline`: start from the image that the parents alone foretell; for
-    images that lie on top of each other, such as X-rays, and not for digits. `checkpoint`: recompute activations
+    images that lie on top of each other, such as X-rays, and not for digits. `template`: solve for that image in
+    closed form instead of training it, and let the parents move what it shows. `checkpoint`: recompute activations
     in the backward pass, for large images on a GPU.
     """
 
@@ -66,6 +70,7 @@ class HVAEConfig:
     beta: float = 1.0
     scale_floor: float = 0.0005
     baseline: bool = True
+    template: bool = False
     checkpoint: bool = False
 
 
@@ -217,7 +222,7 @@ class Decoder(nn.Module):
         self.first = from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
         self.enter = len(layers) - config.decoder_blocks[0]  # the first layer at the finest resolution
-        if config.baseline:
+        if config.baseline or config.template:
             self.see_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
         self.inject = nn.ModuleList(nn.Conv2d(a.latents, a.width, 1) for a in layers if a.latents)
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
@@ -229,7 +234,7 @@ class Decoder(nn.Module):
             assert self.head.bias is not None
             self.head.weight.mul_(HEAD_GAIN)
             self.head.bias.zero_()
-            self.head.bias[channels * config.stem**2 :] = math.log(_INITIAL_SCALE)
+            self.head.bias[channels * config.stem**2 :] = scale_logit(_INITIAL_SCALE)
 
     def forward(
         self, embedding: Tensor, baseline: Tensor | None, latent: Callable[[int, Tensor], Tensor]
@@ -252,8 +257,8 @@ class Decoder(nn.Module):
         pixels = self.head(F.silu(modulate(hidden, self.film, embedding)))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
-            loc, log_scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
-            return loc if baseline is None else baseline + loc, self.floor + log_scale.exp(), hidden
+            loc, scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
+            return loc if baseline is None else baseline + loc, self.floor + bounded_scale(scale), hidden
 
 
 @dataclass(frozen=True)
@@ -300,6 +305,16 @@ def from_embedding(embedding: int, channels: int) -> nn.Linear:
     nn.init.normal_(layer.weight, std=_MODULATION_GAIN / math.sqrt(embedding))
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def bounded_scale(logit: Tensor) -> Tensor:
+    """The scale of pixels: positive, and not so large that an unusual latent would give noise alone."""
+    return _LARGEST_SCALE * torch.sigmoid(logit)
+
+
+def scale_logit(scale: float) -> float:
+    """What `bounded_scale` turns into a scale."""
+    return math.log(scale / (_LARGEST_SCALE - scale))
 
 
 def modulate(hidden: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:

@@ -10,7 +10,6 @@ little of what the severities alone foretell to be hidden; else the latents, whi
 depends on a parent, would take an effusion for a high diaphragm.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,9 +21,11 @@ from causalcxr.mechanisms.hvae_network import (
     HEAD_GAIN,
     Baseline,
     HVAEConfig,
+    bounded_scale,
     embedding_network,
     from_embedding,
     modulate,
+    scale_logit,
 )
 
 __all__ = ["FORETOLD_PRICE", "Cover", "Overlay"]
@@ -89,7 +90,7 @@ class Overlay(nn.Module):
             assert self.head.bias is not None
             self.head.weight.mul_(HEAD_GAIN)
             self.head.bias.zero_()
-            self.head.bias[-channels * config.stem**2 :] = math.log(_INITIAL_SCALE)
+            self.head.bias[-channels * config.stem**2 :] = scale_logit(_INITIAL_SCALE)
 
     def foretell(self, features: Tensor, amount: Tensor) -> Cover:
         """From the features `(B, width)` and the amount `(B,)` of all that is laid over: the cover, smooth."""
@@ -104,6 +105,6 @@ class Overlay(nn.Module):
         pixels = self.head(F.silu(hidden))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = F.pixel_shuffle(pixels.to(torch.promote_types(pixels.dtype, torch.float32)), self.unfold)
-            depth, shade, log_scale = pixels.split([1, self.channels, self.channels], dim=1)
+            depth, shade, scale = pixels.split([1, self.channels, self.channels], dim=1)
             cover = replace(foretold, depth=foretold.depth + depth, shade=foretold.shade + shade)
-            return cover, log_scale.exp()
+            return cover, bounded_scale(scale)
