@@ -79,12 +79,16 @@ class Stage:
         for split, rows in {"train": self.train, "val": self.val}.items():
             if len(rows) == 0:
                 raise DataError(f"stage '{self.name}': the split '{split}' is empty")
+        fused = (
+            self.config.precision != "16-mixed"
+        )  # a fused step unscales by itself, and then nothing could be clipped
         optimizer = torch.optim.AdamW(
             self.objective.parameters(),
             lr=self.stage.learning_rate,
             betas=(self.stage.beta1, self.stage.beta2),
             weight_decay=self.stage.weight_decay,
-            foreach=True,
+            fused=fused,
+            foreach=not fused,
         )
         module: Any = torch.compile(self.objective) if self.stage.compile else self.objective
         self.module, self.optimizer = self.fabric.setup(module, optimizer)
@@ -220,6 +224,12 @@ class Stage:
             | self.objective.state()
         )
 
+    def _as_moment(self, name: str, value: Tensor, parameter: Tensor) -> Tensor:
+        """A stored moment as AdamW keeps it: laid out in memory as its parameter, which a fused step relies on."""
+        if name == "step":  # on the CPU, unless the step is fused
+            return value.to(parameter.device) if self.optimizer.param_groups[0]["fused"] else value
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
     @property
     def _key(self) -> str:
         """Where the configuration has this stage's settings; several stages may share them."""
@@ -287,10 +297,7 @@ class Stage:
         self.ema = {name: ema[name].to(w.device) for name, w in self.weights.items()}
         for name, parameter in self.parameters.items():
             moments = {key: values[name] for key, values in groups.items() if name in values}
-            device = parameter.device  # AdamW keeps its step count on the CPU
-            self.optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(device) for key, value in moments.items()
-            }
+            self.optimizer.state[parameter] = {k: self._as_moment(k, v, parameter) for k, v in moments.items()}
         self.progress = Progress(**counters)
         log.info("stage '%s' goes on at step %d of %d", self.name, self.progress.step, self.stage.steps)
 

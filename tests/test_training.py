@@ -60,14 +60,14 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a if a[name].numel())
 
 
-WITH_SEVERITIES = [
-    "train.image.kl_warmup_steps=30",
+WITH_EVERYTHING = [
+    *("train.image.kl_warmup_steps=30", "model.image.template=true"),
     *("train.stages=[attributes,predictors,image]", "model.severity.of=[finding]", "model.predictor.widths=[4,4]"),
     *("model.evaluator.widths=[4,4]", "train.predictors.steps=5", "train.outputs.steps=5"),
 ]
 
 
-@pytest.mark.parametrize("more", [[], WITH_SEVERITIES], ids=["plain", "with severities"])
+@pytest.mark.parametrize("more", [[], WITH_EVERYTHING], ids=["plain", "with severities and template"])
 def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, more):
     straight = run(tmp_path / "straight", *more)
     killed = tmp_path / "killed"

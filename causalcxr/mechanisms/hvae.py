@@ -255,8 +255,6 @@ class HVAE(Mechanism):
         cover = None
         if self.overlay is not None and told.cover is not None:
             cover, cover_scale = self.overlay(told.cover, hidden)
-            if told.baseline is not None:
-                loc = told.baseline + told.cover.hide(loc - told.baseline)
             loc, scale = cover.over(loc), torch.lerp(scale, cover_scale, cover.opacity)
         if self.template is not None:
             loc, scale = self.template.place(torch.cat([loc, scale], dim=1), told.features).chunk(2, dim=1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -36,6 +36,15 @@ def _variable(kind: str, *parents: str) -> Variable:
     return Variable("v", kind, parents, labels, (0.0, 10.0) if kind == "continuous" else None, channels=1)
 
 
+def _with_template(image: Variable) -> HVAE:
+    """Every parent brightens the image, and moves what it shows by up to a pixel."""
+    hvae = HVAE(image, PARENTS, replace(TINY_IMAGE, template=True))
+    assert hvae.template is not None
+    for effects, size in ((hvae.template.brightness, 0.05), (hvae.template.field, 0.02)):
+        effects.add_(size * torch.randn_like(effects))
+    return hvae
+
+
 def _cases() -> dict[str, Case]:
     cases = {}
     for with_parents in (False, True):
@@ -53,6 +62,7 @@ def _cases() -> dict[str, Case]:
     cases["hvae with severities"] = Case(
         lambda: HVAE(image, PARENTS, TINY_IMAGE, halves_severity(PARENTS)), "image"
     )
+    cases["hvae with template"] = Case(lambda: _with_template(image), "image")
     cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE), "image")
     return cases
 
