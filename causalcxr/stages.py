@@ -32,7 +32,7 @@ from causalcxr.predictors.training import (
 from causalcxr.randomness import Draws
 from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.training import Rows, Stage, Table, seed_of
+from causalcxr.training import Enriched, Rows, Stage, Table, seed_of
 from causalcxr.values import Batch, image_to_float
 
 __all__ = ["STAGE_RUNNERS", "Sitting", "measure_bound"]
@@ -101,14 +101,14 @@ def run_attributes(sitting: Sitting) -> Facts:
 
 def run_image(sitting: Sitting) -> Facts:
     """Fit the image's mechanism, and first the severities and the template that it is made with, if any."""
-    severity = sitting.severity
-    if severity is not None:
-        _fit_severity(sitting, severity)
+    train, val = sitting.train, sitting.val
+    if sitting.severity is not None:
+        train, val = _fit_severity(sitting, sitting.severity)
     template = sitting.scm.image_mechanism.template
     if template is not None:
         _fit_template(sitting, template)
     settings = sitting.run.config.train.image
-    sitting.minimise("image", ImageObjective(sitting.scm, settings.kl_warmup_steps), settings)
+    sitting.minimise("image", ImageObjective(sitting.scm, settings.kl_warmup_steps), settings, train, val)
     return {}
 
 
@@ -198,8 +198,11 @@ def _measure(severity: Severity, rows: Split, seed: int) -> dict[str, Tensor]:
     return {name: values.cpu() for name, values in blurred.items()}
 
 
-def _fit_severity(sitting: Sitting, severity: Severity) -> None:
-    """Take over the trained predictor, whose evidence is the severity, and fit the flows on the training split."""
+def _fit_severity(sitting: Sitting, severity: Severity) -> tuple[Enriched, Enriched]:
+    """Take over the trained predictor, whose evidence is the severity, and fit the flows on the training split.
+
+    Returns the rows to train and validate on, with the evidence, which needn't be looked for again at every step.
+    """
     severity.to(sitting.fabric.device)
     assert isinstance(severity.evidence, Evidence)
     predictor = load_predictor(sitting.run, "predictor")
@@ -209,11 +212,13 @@ def _fit_severity(sitting: Sitting, severity: Severity) -> None:
     columns = torch.stack(list(seen.values()), dim=1)
     severity.evidence.fit_floor(columns, sitting.train.attributes)
     counted = severity.evidence.above_floor(columns).unbind(dim=1)
-    train = Table(sitting.train.attributes | dict(zip(seen, counted, strict=True)))
-    val = Table(sitting.val.attributes | observe_split(severity, sitting.val))
-    severity.calibrate(train.attributes)
-    sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, train, val)
+    train = Enriched(sitting.train, dict(zip(seen, counted, strict=True)))
+    val = Enriched(sitting.val, observe_split(severity, sitting.val))
+    tables = [Table({**rows.split.attributes, **rows.values}) for rows in (train, val)]
+    severity.calibrate(tables[0].attributes)
+    sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, *tables)
     severity.requires_grad_(False)
+    return train, val
 
 
 def _fit_template(sitting: Sitting, template: Template) -> None:

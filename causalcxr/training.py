@@ -27,7 +27,7 @@ from causalcxr.objectives import Objective
 from causalcxr.progress import progress_bar
 from causalcxr.randomness import Draws
 
-__all__ = ["Progress", "Rows", "Stage", "Table", "learning_rate", "rows_of_step", "seed_of"]
+__all__ = ["Enriched", "Progress", "Rows", "Stage", "Table", "learning_rate", "rows_of_step", "seed_of"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,22 @@ class Table:
         return len(next(iter(self.attributes.values())))
 
 
-Rows = Split | Table
+@dataclass(frozen=True)
+class Enriched:
+    """The rows of a split, and more values `(N,)` by name that were worked out once for all of them."""
+
+    split: Split
+    values: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """As of the split, with the values beside the attributes."""
+        return self.split.batch(indices) | {name: values[indices] for name, values in self.values.items()}
+
+
+Rows = Split | Enriched | Table
 
 
 @dataclass
@@ -241,9 +256,10 @@ class Stage:
 
     def _read(self, rows: Rows, indices: np.ndarray) -> dict[str, Tensor]:
         if self.objective.needs_image:
-            assert isinstance(rows, Split)
+            assert not isinstance(rows, Table)
             batch = rows.batch(indices)
         else:
+            assert isinstance(rows, Table | Split)
             batch = {name: values[indices] for name, values in rows.attributes.items()}
         return {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
 

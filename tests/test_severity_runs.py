@@ -1,4 +1,4 @@
-"""A run whose image is made with severities: what is stored, asked, fine-tuned, and refused."""
+"""A run whose image is made with severities and a template: what is stored, asked, fine-tuned, and refused."""
 
 import shutil
 
@@ -21,10 +21,11 @@ EVIDENCE = "mechanisms.image.severity.evidence.predictor."
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory):
-    """Folder of a trained run with severities of the finding."""
+    """Folder of a trained run with severities of the finding, and a template."""
     folder = tmp_path_factory.mktemp("marked")
-    where = [f"run={folder / 'run'}", f"data.cache={folder / 'cache'}", "model.severity.of=[finding]"]
-    return train(load_config([*where, *TINY_DATA, *TINY_IMAGE, *TINY_TRAINING]))
+    where = [f"run={folder / 'run'}", f"data.cache={folder / 'cache'}"]
+    model = ["model.severity.of=[finding]", "model.image.template=true"]
+    return train(load_config([*where, *model, *TINY_DATA, *TINY_IMAGE, *TINY_TRAINING]))
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,32 @@ def test_the_model_keeps_the_predictor_that_measures(marked):
     assert all(torch.equal(stored[EVIDENCE + name], tensor) for name, tensor in predictor.items())
 
 
-def test_fine_tuning_changes_no_severity(marked, tuned):
+def test_fine_tuning_changes_neither_severities_nor_the_template(marked, tuned):
     before, after = (load_tensors(run / "model.safetensors")[0] for run in (marked, tuned))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and not any(".severity." in name for name in changed)
+    assert changed and not any(".severity." in name or ".template." in name for name in changed)
+
+
+def test_the_template_is_fitted_to_the_training_split(marked):
+    run, template = open_run(marked), causalcxr.load(marked).image_mechanism.template
+    train = open_cohort(run.config.data, run.graph).split("train")
+    mean = torch.cat(list(train.images())).float().mean(dim=0) / 255
+    # The mean without a finding and of people in place: it differs where fluid is, and at edges.
+    assert (template.mean - mean).abs().mean() < 0.03 and mean.std() > 0.1
+    moves, brightens = (effect.flatten(1).abs().amax(dim=1) for effect in (template.field, template.brightness))
+    for size in (moves, brightens):
+        assert (size[:6] > 1e-4).all() and (size[6:] < 1e-9).all()  # sex, race, age; and the finding's labels
+
+
+def test_age_moves_the_image_and_the_finding_does_not(marked, batch):
+    mechanism = causalcxr.load(marked).image_mechanism
+    noise = mechanism.abduct(batch["image"], batch)
+    features = mechanism.film_features(batch)
+    assert torch.equal(noise.frame, features)
+    assert torch.equal(features, mechanism.film_features({**batch, "finding": 1 - batch["finding"]}))
+    older = mechanism.film_features({**batch, "age": batch["age"] + 20})
+    carried = mechanism.template.carry(noise.pixel, older - features)
+    assert (carried != noise.pixel).flatten(1).any(dim=1).all()
 
 
 @pytest.mark.parametrize("which", ["marked", "tuned"])

@@ -105,8 +105,13 @@ class Severity(nn.Module):
 
     @torch.no_grad()
     def abduct(self, image: Tensor, parents: Batch, draws: Draws) -> SeverityNoise:
-        """Measure the severities of factual images, and find their exogenous noise."""
-        observed = self.observe(image)
+        """Measure the severities of factual images, and find their exogenous noise.
+
+        Evidence that the parents bring along under the severities' names is not looked for again.
+        """
+        names = [variable.name for variable in self.variables]
+        brought = all(name in parents for name in names)
+        observed = {name: parents[name] for name in names} if brought else self.observe(image)
         values = self.blur(observed, draws)
         known, deviation = {**parents, **values}, self.noise * self.encoder.scale
         noise, kl = [], torch.zeros(len(image), device=image.device, dtype=self._dtype)
