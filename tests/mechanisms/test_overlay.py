@@ -87,6 +87,15 @@ def test_the_loss_has_the_price_of_what_is_hidden():
     torch.testing.assert_close(elbo.aside, expected)
 
 
+def test_pixels_of_an_unusual_latent_spread_no_wider_than_the_range_allows():
+    """Where nothing is laid over, an overflow of the cover's scale would make the film's no number either."""
+    hvae, none = make(), torch.zeros(4)
+    latents = tuple(1e4 * z for z in hvae.sample_noise(4, Draws(0)).latents)
+    with torch.no_grad():
+        loc, scale, _ = hvae._decode(hvae._foretell(parents_of(none, none)), lambda layer, _: latents[layer])
+    assert loc.isfinite().all() and (scale > 0).all() and (scale <= 0.5 + hvae.config.scale_floor).all()
+
+
 def test_one_overlay_pass_for_everything():
     hvae, image, calls = make(), torch.rand(4, 1, 16, 16), []
     assert isinstance(hvae.overlay, Overlay)
