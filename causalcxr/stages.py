@@ -101,12 +101,13 @@ def run_attributes(sitting: Sitting) -> Facts:
 
 def run_image(sitting: Sitting) -> Facts:
     """Fit the image's mechanism, and first the severities and the template that it is made with, if any."""
-    train, val = sitting.train, sitting.val
+    train: Split | Enriched = sitting.train
+    val: Split | Enriched = sitting.val
     if sitting.severity is not None:
         train, val = _fit_severity(sitting, sitting.severity)
     template = sitting.scm.image_mechanism.template
     if template is not None:
-        _fit_template(sitting, template)
+        _fit_template(sitting, train, template)
     settings = sitting.run.config.train.image
     sitting.minimise("image", ImageObjective(sitting.scm, settings.kl_warmup_steps), settings, train, val)
     return {}
@@ -221,23 +222,24 @@ def _fit_severity(sitting: Sitting, severity: Severity) -> tuple[Enriched, Enric
     return train, val
 
 
-def _fit_template(sitting: Sitting, template: Template) -> None:
-    """Solve for what the parents alone foretell, on rows of the training split in a shuffled order."""
+def _fit_template(sitting: Sitting, train: Split | Enriched, template: Template) -> None:
+    """Solve for what the parents alone foretell, on training rows (with their evidence) in a shuffled order."""
     mechanism = sitting.scm.image_mechanism.to(sitting.fabric.device)
     generator = torch.Generator().manual_seed(seed_of(sitting.run.config.train.seed, "template"))
-    order = torch.randperm(len(sitting.train), generator=generator)[:TEMPLATE_ROWS]
+    order = torch.randperm(len(train), generator=generator)[:TEMPLATE_ROWS].numpy()
 
-    def rows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for indices in order.split(256):
-            batch = {k: v.to(sitting.fabric.device) for k, v in sitting.train.batch(indices).items()}
+    def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for start in range(0, len(order), 256):
+            rows = train.batch(order[start : start + 256])
+            batch = {k: v.to(sitting.fabric.device) for k, v in rows.items()}
             image, features = image_to_float(batch[mechanism.variable.name]), mechanism.film_features(batch)
             others = [mechanism.parent_encoder(batch) - features]
             if mechanism.severity is not None:
-                seen = torch.stack(list(mechanism.severity.observe(image).values()), dim=1)
+                seen = torch.stack([batch[variable.name] for variable in mechanism.severity.variables], dim=1)
                 others += [seen, seen.square()]
             yield features, torch.cat(others, dim=1), image
 
-    template.fit(rows)
+    template.fit(read)
 
 
 class OutputsObjective(Objective):

@@ -94,9 +94,8 @@ class Stage:
         for split, rows in {"train": self.train, "val": self.val}.items():
             if len(rows) == 0:
                 raise DataError(f"stage '{self.name}': the split '{split}' is empty")
-        fused = (
-            self.config.precision != "16-mixed"
-        )  # a fused step unscales by itself, and then nothing could be clipped
+        # A fused step would unscale half-precision gradients by itself, and then they could not be clipped before.
+        fused = self.config.precision != "16-mixed"
         optimizer = torch.optim.AdamW(
             self.objective.parameters(),
             lr=self.stage.learning_rate,

@@ -10,8 +10,8 @@ nothing (a binary parent is worth .7 of some hundred nats), and do(parent) moves
 decoder is kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
 
 A parent that has severities reaches the image through them alone: they lay a cover over the film that all of the
-above makes as if the parent were absent (`overlay.py`). With the config's `template` the baseline is
-a regression, and the parents also move what the image shows (`template.py`), its mean and the pixel noise alike.
+above makes as if the parent were absent (`overlay.py`). With the config's `template` the baseline is a regression,
+and the parents also move what the image shows (`template.py`), its mean and the pixel noise alike.
 """
 
 from collections.abc import Callable, Sequence
