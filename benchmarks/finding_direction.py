@@ -20,6 +20,7 @@ from torch import Tensor
 import causalcxr
 from causalcxr import simulator
 from causalcxr.data.cohort import open_cohort
+from causalcxr.metrics.exact import error_norms
 from causalcxr.runs import open_run
 
 HIDDEN = ("severity", "effusion_side", "effusion_share")
@@ -87,7 +88,8 @@ def film(u: Mapping[str, Tensor], finding: Tensor, size: int) -> Tensor:
 
 def error(made: Tensor, exact: Tensor) -> float:
     """Sum of the errors' norms over the sum of the effects' norms."""
-    return float((made - exact).flatten(1).norm(dim=1).sum() / exact.flatten(1).norm(dim=1).sum())
+    distance, size = error_norms(made, exact)
+    return float(distance.sum() / size.sum())
 
 
 if __name__ == "__main__":

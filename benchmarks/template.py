@@ -12,7 +12,7 @@ import json
 import sys
 
 import torch
-from torch import Tensor
+from finding_direction import error
 
 import causalcxr
 from causalcxr.data.cohort import open_cohort
@@ -47,11 +47,6 @@ def main() -> None:
         exact = truth.images(ids, do) - truth.images(ids)
         results[name] = {who: error(made.clamp(0, 1) - image, exact) for who, made in answers.items()}
     sys.stdout.write(json.dumps({"n": len(rows), "error": results}, indent=2) + "\n")
-
-
-def error(effect: Tensor, exact: Tensor) -> float:
-    """Sum of the errors' norms over the sum of the effects' norms."""
-    return float((effect - exact).flatten(1).norm(dim=1).sum() / exact.flatten(1).norm(dim=1).sum())
 
 
 if __name__ == "__main__":

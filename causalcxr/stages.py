@@ -101,10 +101,8 @@ def run_attributes(sitting: Sitting) -> Facts:
 
 def run_image(sitting: Sitting) -> Facts:
     """Fit the image's mechanism, and first the severities and the template that it is made with, if any."""
-    train: Split | Enriched = sitting.train
-    val: Split | Enriched = sitting.val
-    if sitting.severity is not None:
-        train, val = _fit_severity(sitting, sitting.severity)
+    severity = sitting.severity
+    train, val = (sitting.train, sitting.val) if severity is None else _fit_severity(sitting, severity)
     template = sitting.scm.image_mechanism.template
     if template is not None:
         _fit_template(sitting, train, template)
@@ -215,9 +213,8 @@ def _fit_severity(sitting: Sitting, severity: Severity) -> tuple[Enriched, Enric
     counted = severity.evidence.above_floor(columns).unbind(dim=1)
     train = Enriched(sitting.train, dict(zip(seen, counted, strict=True)))
     val = Enriched(sitting.val, observe_split(severity, sitting.val))
-    tables = [Table({**rows.split.attributes, **rows.values}) for rows in (train, val)]
-    severity.calibrate(tables[0].attributes)
-    sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, *tables)
+    severity.calibrate(train.attributes)
+    sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, train, val)
     severity.requires_grad_(False)
     return train, val
 
@@ -226,12 +223,11 @@ def _fit_template(sitting: Sitting, train: Split | Enriched, template: Template)
     """Solve for what the parents alone foretell, on training rows (with their evidence) in a shuffled order."""
     mechanism = sitting.scm.image_mechanism.to(sitting.fabric.device)
     generator = torch.Generator().manual_seed(seed_of(sitting.run.config.train.seed, "template"))
-    order = torch.randperm(len(train), generator=generator)[:TEMPLATE_ROWS].numpy()
+    order = torch.randperm(len(train), generator=generator)[:TEMPLATE_ROWS]
 
     def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for start in range(0, len(order), 256):
-            rows = train.batch(order[start : start + 256])
-            batch = {k: v.to(sitting.fabric.device) for k, v in rows.items()}
+        for indices in order.split(256):
+            batch = {k: v.to(sitting.fabric.device) for k, v in train.batch(indices).items()}
             image, features = image_to_float(batch[mechanism.variable.name]), mechanism.film_features(batch)
             others = [mechanism.parent_encoder(batch) - features]
             if mechanism.severity is not None:

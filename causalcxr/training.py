@@ -62,7 +62,12 @@ class Enriched:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batch(self, indices: np.ndarray) -> dict[str, Tensor]:
+    @property
+    def attributes(self) -> dict[str, Tensor]:
+        """All rows of the split's attributes, and the values."""
+        return {**self.split.attributes, **self.values}
+
+    def batch(self, indices: np.ndarray | Tensor) -> dict[str, Tensor]:
         """As of the split, with the values beside the attributes."""
         return self.split.batch(indices) | {name: values[indices] for name, values in self.values.items()}
 
@@ -258,7 +263,6 @@ class Stage:
             assert not isinstance(rows, Table)
             batch = rows.batch(indices)
         else:
-            assert isinstance(rows, Table | Split)
             batch = {name: values[indices] for name, values in rows.attributes.items()}
         return {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
 

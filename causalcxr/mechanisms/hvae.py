@@ -93,8 +93,7 @@ class Elbo:
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
     and scale `(B, C, H, W)`. `latents`, `frame`: as in ImageNoise. `aside`: `(B,)` in nats, what training
     minimises beside the bound: how badly the parents alone foretell the image, and the price of what is laid over
-    it.
-    `severity`: what the image was found to have of it; None if the mechanism knows of none.
+    it. `severity`: what the image was found to have of it; None if the mechanism knows of none.
     """
 
     nll: Tensor
