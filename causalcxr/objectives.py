@@ -65,7 +65,8 @@ class ImageObjective(Objective):
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         image = batch[self.names[0]]
-        nats = self.mechanism.loss(self.mechanism.elbo(image, batch, draws), self._kl_share())
+        elbo = self.mechanism.elbo(image, batch, draws, disguise=self.training)
+        nats = self.mechanism.loss(elbo, self._kl_share())
         return {self.names[0]: nats / (math.log(2) * image[0].numel())}
 
     def _kl_share(self) -> Tensor | float:

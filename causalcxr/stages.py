@@ -206,13 +206,7 @@ def _fit_severity(sitting: Sitting, severity: Severity) -> tuple[Enriched, Enric
     assert isinstance(severity.evidence, Evidence)
     predictor = load_predictor(sitting.run, "predictor")
     severity.evidence.predictor.load_state_dict(predictor.state_dict())
-    severity.evidence.floor.zero_()
-    seen = observe_split(severity, sitting.train)
-    columns = torch.stack(list(seen.values()), dim=1)
-    severity.evidence.fit_floor(columns, sitting.train.attributes)
-    counted = severity.evidence.above_floor(columns).unbind(dim=1)
-    train = Enriched(sitting.train, dict(zip(seen, counted, strict=True)))
-    val = Enriched(sitting.val, observe_split(severity, sitting.val))
+    train, val = (Enriched(rows, observe_split(severity, rows)) for rows in (sitting.train, sitting.val))
     severity.calibrate(train.attributes)
     sitting.minimise("severity", SeverityObjective(severity), sitting.run.config.train.outputs, train, val)
     severity.requires_grad_(False)
@@ -231,7 +225,7 @@ def _fit_template(sitting: Sitting, train: Split | Enriched, template: Template)
             image, features = image_to_float(batch[mechanism.variable.name]), mechanism.film_features(batch)
             others = [mechanism.parent_encoder(batch) - features]
             if mechanism.severity is not None:
-                seen = torch.stack([batch[variable.name] for variable in mechanism.severity.variables], dim=1)
+                seen = torch.stack(list(mechanism.severity.counted(batch).values()), dim=1)
                 others += [seen, seen.square()]
             yield features, torch.cat(others, dim=1), image
 

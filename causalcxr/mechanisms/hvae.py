@@ -10,13 +10,13 @@ nothing (a binary parent is worth .7 of some hundred nats), and do(parent) moves
 decoder is kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
 
 A parent that has severities reaches the image through them alone: they lay a cover over the film that all of the
-above makes as if the parent were absent (`overlay.py`). With the config's `template` the baseline is a regression,
-and the parents also move what the image shows (`template.py`), its mean and the pixel noise alike.
+above makes, posterior included, as if the parent were absent (`overlay.py`). With the config's `template` the
+baseline is a regression, and the parents also move what the image shows (`template.py`), its mean and the pixel
+noise alike.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -195,9 +195,12 @@ class HVAE(Mechanism):
         elbo = self.elbo(value, parents, draws)
         return -(elbo.nll + elbo.kl)
 
-    def elbo(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Elbo:
+    def elbo(self, value: Tensor, parents: Batch, draws: Draws | None = None, disguise: bool = False) -> Elbo:
         """Both terms of the evidence lower bound, and all that the pass computed on the way.
 
+        `disguise`, for training: films without a finding are shown to the encoder under their neighbour's in the
+        batch, if that has one. What is under it is known here, and so the encoder learns to tell it from what
+        isn't hidden. The bound holds whatever the posterior is told.
         Raises DataError: an image of another shape than the config's.
         """
         if value.shape[1:] != self.event_shape:
@@ -207,7 +210,10 @@ class HVAE(Mechanism):
         severity = self.severity.abduct(image, parents, draws) if self.severity else None
         told = self._foretell({**parents, **severity.values} if severity else parents)
         film = image if self.template is None else self.template.take_back(image, told.features)
-        features = self.encoder(told.missed(film).detach())
+        shown = _Shown(film, told.cover)
+        if disguise and severity is not None:
+            shown = self._disguise(film, told, severity.values)
+        features = self.encoder(told.missed(shown).detach())
         latents: list[Tensor] = []
         kl = severity.kl if severity else torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
@@ -215,7 +221,7 @@ class HVAE(Mechanism):
         def draw(layer: int, hidden: Tensor) -> Tensor:
             nonlocal kl, state
             prior, state = self.prior(layer, state, latents[-1] if latents else None)
-            loc, log_scale = self.posterior(layer, hidden, features, told.posterior_embedding)
+            loc, log_scale = self.posterior(layer, hidden, features, told.embedding)
             loc = loc + prior[0]  # relative to the prior: a posterior that learns nothing costs nothing
             kl = kl + _gaussian_kl(loc, log_scale, *prior)
             noise = draws.normal(*loc.shape, dtype=loc.dtype)
@@ -223,6 +229,8 @@ class HVAE(Mechanism):
             return latents[-1]
 
         loc, scale, cover = self._decode(told, draw)
+        if shown.disguised is not None:  # no reason to be less sure of films that are seen
+            scale = torch.where(shown.disguised, scale.detach(), scale)
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
         aside = told.regression(film)
         if self.severity is not None and told.cover is not None and cover is not None:
@@ -235,16 +243,31 @@ class HVAE(Mechanism):
 
     def _foretell(self, parents: Batch) -> "_Foretold":
         """What parents, and severities if there are any, say of the image before a latent is drawn."""
-        features, cover = self.film_features(parents), None
-        if self.severity is not None and self.overlay is not None:
-            severities = torch.cat([features, self.severity.encoder(parents)], dim=-1)
-            cover = self.overlay.foretell(severities, self.severity.amount(parents))
+        features = self.film_features(parents)
         embedding, baseline = self.embed(features), None
         if self.template is not None:
             baseline = self.template(features)
         elif self.baseline is not None:
             baseline = self.baseline(embedding)
-        return _Foretold(features, embedding, baseline, cover)
+        return _Foretold(features, embedding, baseline, self._foretell_cover(features, parents))
+
+    def _foretell_cover(self, features: Tensor, severities: Batch) -> Cover | None:
+        """What lies over a film of these features, with these severities."""
+        if self.severity is None or self.overlay is None:
+            return None
+        counted = self.severity.encoder(self.severity.counted(severities))
+        return self.overlay.foretell(torch.cat([features, counted], dim=-1), self.severity.amount(severities))
+
+    def _disguise(self, film: Tensor, told: "_Foretold", severities: Batch) -> "_Shown":
+        """Films that nothing lies over, under what the next one in the batch shows where it has its cover."""
+        assert told.cover is not None
+        neighbour = (torch.arange(len(film), device=film.device) ^ 1).clamp_max(len(film) - 1)
+        there = told.cover.amount > 0
+        rows = ~there & there[neighbour]
+        lent = {name: torch.where(rows.flatten(), x[neighbour], x) for name, x in severities.items()}
+        cover = self._foretell_cover(told.features, lent)
+        assert cover is not None
+        return _Shown(torch.where(rows, cover.laid(film[neighbour], film), film), cover, rows)
 
     def _decode(
         self, told: "_Foretold", latent: Callable[[int, Tensor], Tensor]
@@ -254,6 +277,7 @@ class HVAE(Mechanism):
         cover = None
         if self.overlay is not None and told.cover is not None:
             cover, cover_scale = self.overlay(told.cover, hidden)
+            loc, scale = (told.cover.spare(cover.spare(part)) for part in (loc, scale))
             loc, scale = cover.over(loc), torch.lerp(scale, cover_scale, cover.opacity)
         if self.template is not None:
             loc, scale = self.template.place(torch.cat([loc, scale], dim=1), told.features).chunk(2, dim=1)
@@ -268,6 +292,15 @@ class HVAE(Mechanism):
 
 
 @dataclass(frozen=True)
+class _Shown:
+    """What the encoder is shown: a film, what is foretold to cover it, and the rows `(B, 1, 1, 1)` in disguise."""
+
+    film: Tensor
+    cover: Cover | None
+    disguised: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class _Foretold:
     """What is known before a latent is drawn: of the film its features, embedding and baseline; what covers it."""
 
@@ -276,25 +309,19 @@ class _Foretold:
     baseline: Tensor | None
     cover: Cover | None
 
-    @property
-    def posterior_embedding(self) -> Tensor:
-        """Of all that is known `(B, E)`."""
-        return self.embedding if self.cover is None else self.cover.embedding
+    def image(self, cover: Cover | None) -> Tensor | None:
+        """The baseline with a cover over it."""
+        return self.baseline if self.baseline is None or cover is None else cover.over(self.baseline)
 
-    @cached_property
-    def image(self) -> Tensor | None:
-        """The baseline with the cover over it."""
-        return self.baseline if self.baseline is None or self.cover is None else self.cover.over(self.baseline)
-
-    def missed(self, image: Tensor) -> Tensor:
+    def missed(self, shown: "_Shown") -> Tensor:
         """What the encoder is to tell the latents of."""
-        foretold = self.image
-        missed = image - (0.5 if foretold is None else foretold)
-        return missed if self.cover is None else self.cover.hide(missed)
+        foretold = self.image(shown.cover)
+        missed = shown.film - (0.5 if foretold is None else foretold)
+        return missed if shown.cover is None else shown.cover.hide(missed)
 
     def regression(self, image: Tensor) -> Tensor:
         """Half the squared distance of what is foretold to the image, `(B,)`; 0 without a baseline."""
-        foretold = self.image
+        foretold = self.image(self.cover)
         missed = torch.zeros_like(image) if foretold is None else image - foretold
         return 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
 

@@ -4,10 +4,12 @@
 
 The film is what the latents and the other parents make, as if there were no finding; `amount` is the sum of the
 finding's severities. With none nothing is laid over: taking a finding away uncovers the film, and leaves alone
-what it never covered. Two things make the finding be laid over and not drawn into the film, where it would stay.
-Hidden pixels have a price, which an effusion is worth, and a haze over everybody hardly is. And the encoder sees
+what it never covered. Four things make the finding be laid over and not drawn into the film, where it would stay.
+Hidden pixels have a price, which an effusion is worth, and a haze over everybody hardly is. The encoder sees
 little of what the severities alone foretell to be hidden; else the latents, which learn faster than anything that
-depends on a parent, would take an effusion for a high diaphragm.
+depends on a parent, would take an effusion for a high diaphragm. What is covered teaches the film as little, or it
+would grow brighter there. And in training some films without the finding are shown to the encoder under another's,
+so that it learns to tell what is hidden from what isn't.
 """
 
 from dataclasses import dataclass, replace
@@ -35,6 +37,7 @@ _INITIAL_DEPTH = -2.0  # before the softplus: thin, and not so thin that nothing
 _INITIAL_SHADE, _SHADE_GAIN = 0.1, 4.0  # before the sigmoid: a cover of .6, brighter than a lung
 _INITIAL_SCALE = 0.1  # of the pixels that are covered, in [0, 1] units
 _HIDING = 2  # power of what shows through: of a half-covered pixel the encoder sees a quarter
+_LAID = 4  # power of what stays of a film that is shown under another's finding
 FORETOLD_PRICE = 1 / 6  # of a pixel that is foretold to be covered, in that of one that is
 
 
@@ -68,6 +71,14 @@ class Cover:
     def hide(self, residual: Tensor) -> Tensor:
         """What the encoder sees of what it is shown, `(B, C, H, W)`."""
         return residual * (1 - self.opacity) ** _HIDING
+
+    def spare(self, film: Tensor) -> Tensor:
+        """The same film, which is taught as little by what is covered as the encoder sees of it."""
+        return torch.lerp(film.detach(), film, ((1 - self.opacity) ** _HIDING).detach())
+
+    def laid(self, image: Tensor, film: Tensor) -> Tensor:
+        """Another image in the place of the film where the cover is, softly; no gradient."""
+        return torch.lerp(film, image, (1 - (1 - self.opacity) ** _LAID).detach())
 
 
 class Overlay(nn.Module):

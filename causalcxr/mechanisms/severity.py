@@ -7,6 +7,10 @@ A label says yes or no; an effusion has a size and a side. A classifier's eviden
 both, so it stands in for them: measured on the factual image, abducted, and carried to the counterfactual parents
 like every other variable. Without it the decoder has nothing that says whose effusion it is, and takes a little
 from both sides of everybody. The chain of flows (Knothe and Rosenblatt) keeps the sides' joint law.
+
+Only what is above a floor counts, and makes a difference to the image: what nine in ten people without the finding
+don't reach. Below it the evidence tells other things about a person, which would then be changed along with the
+finding. It is abducted all the same, for it also tells who is close to having an effusion.
 """
 
 import math
@@ -24,7 +28,8 @@ from causalcxr.values import Batch
 
 __all__ = ["Severity", "SeverityConfig", "SeverityNoise"]
 
-_RANGE = (-1.0, 30.0)  # of the evidence, nats: it is 0 or more, and measured with noise
+_RANGE = (-15.0, 30.0)  # of the evidence, nats
+_UNSEEN = 0.9  # share of the people without the finding in whom nothing of it counts
 
 
 @dataclass
@@ -57,9 +62,12 @@ class SeverityNoise:
 class Severity(nn.Module):
     """A flow for every severity given the image's parents and the severities before it.
 
-    `evidence` maps images `(B, C, H, W)` to numbers `(B, K)` of at least 0, one for each of `names`, in nats. It
-    is fixed, and so are the flows once they are fitted; the image's loss trains neither.
+    `evidence` maps images `(B, C, H, W)` to log-odds `(B, K)`, one for each of `names`, those of one finding next
+    to each other. It is fixed, and so are the flows once they are fitted; the image's loss trains neither.
     """
+
+    floor: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -74,6 +82,8 @@ class Severity(nn.Module):
             Variable(name=name, kind="continuous", range=_RANGE, mechanism="spline") for name in names
         )
         self.evidence = evidence
+        self.register_buffer("floor", torch.zeros(len(self.variables)))
+        self.register_buffer("spread", torch.ones(len(self.variables)))
         self.encoder = ParentEncoder(self.variables)
         known = [*parents, *self.variables]
         self.flows = nn.ModuleList(
@@ -81,10 +91,21 @@ class Severity(nn.Module):
         )
 
     def calibrate(self, batch: Batch) -> None:
-        """Take the scalings of parents and severities from the training split."""
-        self.encoder.calibrate(batch)
+        """Take floors and scalings from the training split's parents and severities."""
+        values = torch.stack([batch[variable.name] for variable in self.variables])
+        self.spread.copy_(values.double().std(dim=1))
+        for i, name in enumerate(self.of):
+            absent = batch[name] == 0
+            if absent.any():
+                sides = slice(i * len(values) // len(self.of), (i + 1) * len(values) // len(self.of))
+                self.floor[sides] = values[sides, absent].quantile(_UNSEEN, dim=1).to(self.floor)
+        self.encoder.calibrate(self.counted(batch))
         for flow in self._flows:
             flow.calibrate(batch)
+
+    def counted(self, values: Batch) -> dict[str, Tensor]:
+        """What of the severities `(B,)` makes a difference to the image: 0 up to the floor."""
+        return {v.name: (values[v.name] - self.floor[i]).clamp_min(0) for i, v in enumerate(self.variables)}
 
     @torch.no_grad()
     def observe(self, image: Tensor) -> dict[str, Tensor]:
@@ -95,7 +116,7 @@ class Severity(nn.Module):
 
     def blur(self, observed: Batch, draws: Draws) -> dict[str, Tensor]:
         """Add the noise of the measurement; what would leave the range stays on its border."""
-        deviation = self.noise * self.encoder.scale
+        deviation = self.noise * self.spread
         blurred = {}
         for i, variable in enumerate(self.variables):
             value = observed[variable.name]
@@ -113,7 +134,7 @@ class Severity(nn.Module):
         brought = all(name in parents for name in names)
         observed = {name: parents[name] for name in names} if brought else self.observe(image)
         values = self.blur(observed, draws)
-        known, deviation = {**parents, **values}, self.noise * self.encoder.scale
+        known, deviation = {**parents, **values}, self.noise * self.spread
         noise, kl = [], torch.zeros(len(image), device=image.device, dtype=self._dtype)
         with torch.autocast(image.device.type, enabled=False):
             for i, flow in enumerate(self._flows):
@@ -134,9 +155,9 @@ class Severity(nn.Module):
         return values
 
     def amount(self, values: Batch) -> Tensor:
-        """All severities together, `(B,)`, each in units of its own spread: 0 if nothing is seen of any."""
-        shares = [values[v.name].clamp_min(0) / self.encoder.scale[i] for i, v in enumerate(self.variables)]
-        return torch.stack(shares).sum(dim=0)
+        """All that counts together, `(B,)`, each in units of its own spread: 0 if nothing does."""
+        counted = torch.stack(list(self.counted(values).values()), dim=1)
+        return (counted / self.encoder.scale).sum(dim=1)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood `(B,)` of every severity given what comes before it, in nats."""

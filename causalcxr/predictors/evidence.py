@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from causalcxr.config import Config
 from causalcxr.data.cohort import Split
@@ -14,44 +13,24 @@ from causalcxr.mechanisms.severity import Severity
 from causalcxr.predictors.building import build_predictor
 from causalcxr.predictors.networks import SMALL
 from causalcxr.predictors.predictor import NetworkPredictor
-from causalcxr.values import Batch, image_to_float
+from causalcxr.values import image_to_float
 
 __all__ = ["Evidence", "build_severity", "observe_split"]
 
-_UNSEEN = 0.9  # share of the people without the finding in whom nothing of it is seen
 SIDES = ("left of the image", "right of the image")
 
 
 class Evidence(nn.Module):
-    """`-log q(absent | half of the image)` in nats above a floor: 0 where nothing is seen, growing with what is.
-
-    The floor is what nine in ten people without the finding stay below. Down there the predictor's evidence tells
-    other things about a person, which would then be changed along with the finding.
-    """
-
-    floor: Tensor
+    """The log-odds of every finding on either half of the image, `(B, 2 * names)`, left before right."""
 
     def __init__(self, predictor: NetworkPredictor, names: Sequence[str]):
         super().__init__()
         self.predictor, self.names = predictor, tuple(names)
-        self.register_buffer("floor", torch.zeros(len(SIDES) * len(self.names)))
-
-    def fit_floor(self, evidence: Tensor, batch: Batch) -> None:
-        """From the evidence `(N, 2 * names)` above no floor on the training split, and its labels."""
-        for i, column in enumerate(evidence.T):
-            absent = batch[self.names[i // len(SIDES)]] == 0
-            if absent.any():
-                self.floor[i] = column[absent].quantile(_UNSEEN)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, 2 * names)`: left and right half of the image for every name."""
+        """Of images `(B, C, H, W)`."""
         features = self.predictor.features(image)
-        odds = [self.predictor.side_odds(features, name) for name in self.names]
-        return self.above_floor(F.softplus(torch.cat(odds, dim=1)))
-
-    def above_floor(self, evidence: Tensor) -> Tensor:
-        """What of the evidence `(B, 2 * names)` counts."""
-        return (evidence - self.floor.to(evidence.device)).clamp_min(0)
+        return torch.cat([self.predictor.side_odds(features, name) for name in self.names], dim=1)
 
 
 def observe_split(severity: Severity, rows: Split) -> dict[str, Tensor]:

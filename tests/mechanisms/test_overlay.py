@@ -59,6 +59,39 @@ def test_the_cover_hides_the_film_and_the_encoder_sees_what_shows_through():
     torch.testing.assert_close(cover.hide(film)[1], film[1] * (1 - cover.opacity[1]).square())
 
 
+def test_a_covered_film_is_the_same_and_is_taught_what_shows_through():
+    cover, film = cover_of(torch.tensor([0.0, 1.0])), torch.rand(2, 1, 4, 4, requires_grad=True)
+    spared = cover.spare(film)
+    assert torch.equal(spared, film)
+    spared.sum().backward()
+    torch.testing.assert_close(film.grad, (1 - cover.opacity).square())
+
+
+def test_films_without_a_finding_are_shown_under_their_neighbours():
+    """And to the encoder alone: what the bound is of stays their own image."""
+    hvae, shown = make(), []
+    parents = parents_of(torch.tensor([0.0, 5.0, 5.0, 0.0, 0.0]), torch.zeros(5))
+    image = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    hvae.encoder.register_forward_pre_hook(lambda _module, inputs: shown.append(inputs[0]))
+    assert hvae.severity is not None
+    hvae.severity.floor.fill_(2.0)
+    with torch.no_grad():
+        plain = hvae.elbo(image, parents, Draws(0))
+        elbo = hvae.elbo(image, parents, Draws(0), disguise=True)
+        told = hvae._foretell({**parents, "left": torch.full((5,), 5.0)})
+        assert told.cover is not None and told.baseline is not None
+        share = 1 - (1 - told.cover.opacity) ** 4
+    changed = (shown[0] != shown[1]).flatten(1).any(dim=1)
+    assert changed.tolist() == [True, False, False, True, False]  # pairs, and the last has no neighbour
+    for row, neighbour in ((0, 1), (3, 2)):
+        mixed = (1 - share) * image[row] + share * image[neighbour]
+        expected = (mixed - told.cover.over(told.baseline)) * (1 - told.cover.opacity) ** 2
+        # To the noise of the measurement, .3 of the spread, which moves the cover a little.
+        torch.testing.assert_close(shown[1][row], expected[row], atol=0.05, rtol=0)
+    torch.testing.assert_close(elbo.noise(image).pixel * elbo.scale + elbo.loc, image, atol=1e-4, rtol=0)
+    assert torch.equal(elbo.nll[1:3], plain.nll[1:3])
+
+
 @pytest.mark.parametrize("baseline", [True, False])
 def test_without_severities_the_film_is_all_there_is_and_the_label_says_nothing(baseline):
     hvae = make(baseline)
