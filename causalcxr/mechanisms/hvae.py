@@ -17,6 +17,7 @@ noise alike.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -201,6 +202,7 @@ class HVAE(Mechanism):
         `disguise`, for training: films without a finding are shown to the encoder under their neighbour's in the
         batch, if that has one. What is under it is known here, and so the encoder learns to tell it from what
         isn't hidden. The bound holds whatever the posterior is told.
+
         Raises DataError: an image of another shape than the config's.
         """
         if value.shape[1:] != self.event_shape:
@@ -210,10 +212,10 @@ class HVAE(Mechanism):
         severity = self.severity.abduct(image, parents, draws) if self.severity else None
         told = self._foretell({**parents, **severity.values} if severity else parents)
         film = image if self.template is None else self.template.take_back(image, told.features)
-        shown = _Shown(film, told.cover)
+        shown, shown_film, disguised = told, film, None
         if disguise and severity is not None:
-            shown = self._disguise(film, told, severity.values)
-        features = self.encoder(told.missed(shown).detach())
+            shown, shown_film, disguised = self._disguise(told, film, severity.values)
+        features = self.encoder(shown.missed(shown_film).detach())
         latents: list[Tensor] = []
         kl = severity.kl if severity else torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
@@ -229,8 +231,8 @@ class HVAE(Mechanism):
             return latents[-1]
 
         loc, scale, cover = self._decode(told, draw)
-        if shown.disguised is not None:  # no reason to be less sure of films that are seen
-            scale = torch.where(shown.disguised, scale.detach(), scale)
+        if disguised is not None:  # no reason to be less sure of films that are seen
+            scale = torch.where(disguised, scale.detach(), scale)
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
         aside = told.regression(film)
         if self.severity is not None and told.cover is not None and cover is not None:
@@ -258,8 +260,11 @@ class HVAE(Mechanism):
         counted = self.severity.encoder(self.severity.counted(severities))
         return self.overlay.foretell(torch.cat([features, counted], dim=-1), self.severity.amount(severities))
 
-    def _disguise(self, film: Tensor, told: "_Foretold", severities: Batch) -> "_Shown":
-        """Films that nothing lies over, under what the next one in the batch shows where it has its cover."""
+    def _disguise(self, told: "_Foretold", film: Tensor, severities: Batch) -> tuple["_Foretold", Tensor, Tensor]:
+        """Films that nothing lies over, under what the next one in the batch shows where it has its cover.
+
+        Returns what the encoder is to take as foretold and as the films, and the rows in disguise `(B, 1, 1, 1)`.
+        """
         assert told.cover is not None
         neighbour = (torch.arange(len(film), device=film.device) ^ 1).clamp_max(len(film) - 1)
         there = told.cover.amount > 0
@@ -267,7 +272,8 @@ class HVAE(Mechanism):
         lent = {name: torch.where(rows.flatten(), x[neighbour], x) for name, x in severities.items()}
         cover = self._foretell_cover(told.features, lent)
         assert cover is not None
-        return _Shown(torch.where(rows, cover.laid(film[neighbour], film), film), cover, rows)
+        shown_film = torch.where(rows, cover.laid(film[neighbour], film), film)
+        return replace(told, cover=cover), shown_film, rows
 
     def _decode(
         self, told: "_Foretold", latent: Callable[[int, Tensor], Tensor]
@@ -292,15 +298,6 @@ class HVAE(Mechanism):
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """What the encoder is shown: a film, what is foretold to cover it, and the rows `(B, 1, 1, 1)` in disguise."""
-
-    film: Tensor
-    cover: Cover | None
-    disguised: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class _Foretold:
     """What is known before a latent is drawn: of the film its features, embedding and baseline; what covers it."""
 
@@ -309,19 +306,20 @@ class _Foretold:
     baseline: Tensor | None
     cover: Cover | None
 
-    def image(self, cover: Cover | None) -> Tensor | None:
-        """The baseline with a cover over it."""
-        return self.baseline if self.baseline is None or cover is None else cover.over(self.baseline)
+    @cached_property
+    def image(self) -> Tensor | None:
+        """The baseline with the cover over it."""
+        return self.baseline if self.baseline is None or self.cover is None else self.cover.over(self.baseline)
 
-    def missed(self, shown: "_Shown") -> Tensor:
+    def missed(self, image: Tensor) -> Tensor:
         """What the encoder is to tell the latents of."""
-        foretold = self.image(shown.cover)
-        missed = shown.film - (0.5 if foretold is None else foretold)
-        return missed if shown.cover is None else shown.cover.hide(missed)
+        foretold = self.image
+        missed = image - (0.5 if foretold is None else foretold)
+        return missed if self.cover is None else self.cover.hide(missed)
 
     def regression(self, image: Tensor) -> Tensor:
         """Half the squared distance of what is foretold to the image, `(B,)`; 0 without a baseline."""
-        foretold = self.image(self.cover)
+        foretold = self.image
         missed = torch.zeros_like(image) if foretold is None else image - foretold
         return 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
 

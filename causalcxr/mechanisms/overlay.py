@@ -37,7 +37,6 @@ _INITIAL_DEPTH = -2.0  # before the softplus: thin, and not so thin that nothing
 _INITIAL_SHADE, _SHADE_GAIN = 0.1, 4.0  # before the sigmoid: a cover of .6, brighter than a lung
 _INITIAL_SCALE = 0.1  # of the pixels that are covered, in [0, 1] units
 _HIDING = 2  # power of what shows through: of a half-covered pixel the encoder sees a quarter
-_LAID = 4  # power of what stays of a film that is shown under another's finding
 FORETOLD_PRICE = 1 / 6  # of a pixel that is foretold to be covered, in that of one that is
 
 
@@ -68,17 +67,22 @@ class Cover:
         """The film `(B, C, H, W)` with the cover laid over it."""
         return torch.lerp(film, torch.sigmoid(_SHADE_GAIN * self.shade), self.opacity)
 
+    @cached_property
+    def seen(self) -> Tensor:
+        """Share of what the encoder is shown that it sees, `(B, 1, H, W)`."""
+        return (1 - self.opacity) ** _HIDING
+
     def hide(self, residual: Tensor) -> Tensor:
         """What the encoder sees of what it is shown, `(B, C, H, W)`."""
-        return residual * (1 - self.opacity) ** _HIDING
+        return residual * self.seen
 
     def spare(self, film: Tensor) -> Tensor:
         """The same film, which is taught as little by what is covered as the encoder sees of it."""
-        return torch.lerp(film.detach(), film, ((1 - self.opacity) ** _HIDING).detach())
+        return torch.lerp(film.detach(), film, self.seen.detach())
 
     def laid(self, image: Tensor, film: Tensor) -> Tensor:
-        """Another image in the place of the film where the cover is, softly; no gradient."""
-        return torch.lerp(film, image, (1 - (1 - self.opacity) ** _LAID).detach())
+        """Another image in the place of the film where the cover is, softly; the cover learns nothing from it."""
+        return torch.lerp(film, image, (1 - self.seen.square()).detach())
 
 
 class Overlay(nn.Module):

@@ -128,7 +128,7 @@ def test_the_encoder_sees_only_what_the_baseline_misses():
     hvae, seen = make(), []
     hvae.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     parents = make_parents(4)
-    baseline = hvae._foretell(parents).baseline.detach()
+    baseline = hvae._foretell(parents).image.detach()
     hvae.elbo(baseline, parents, Draws(0))
     assert not seen[0].any()
     assert not seen[0].requires_grad  # the baseline is a regression; the latents do not bend it
