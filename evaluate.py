@@ -5,7 +5,7 @@ python evaluate.py run=runs/demo
 
 import sys
 
-from causalcxr.cli import main
+from causalcxr.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

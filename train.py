@@ -9,7 +9,7 @@ Run the same command again after a kill: it goes on from the last checkpoint.
 
 import sys
 
-from causalcxr.cli import main
+from causalcxr.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

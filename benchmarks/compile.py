@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from causalcxr.config import load_config
-from causalcxr.files import write_json
 from causalcxr.graph import load_graph
-from causalcxr.objectives import ImageObjective
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.support.files import write_json
+from causalcxr.training.objectives import ImageObjective
 
 RESULTS = Path(__file__).parent / "results" / "compile.json"
 STEPS = 4  # to one timing

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import causalcxr
 from causalcxr import simulator
-from causalcxr.data.cohort import open_cohort
+from causalcxr.data.preparation import open_cohort
 from causalcxr.metrics.exact import error_norms
 from causalcxr.runs import open_run
 

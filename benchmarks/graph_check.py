@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from causalcxr.check.check import LEVEL, check_graph
-from causalcxr.files import write_json
 from causalcxr.graph import load_graph
-from causalcxr.progress import progress_bar
+from causalcxr.support.files import write_json
+from causalcxr.support.progress import progress_bar
 
 RESULTS = Path(__file__).parent / "results" / "graph_check.json"
 EDGE = ("age", "finding")  # taken out of the graph to see whether it is missed

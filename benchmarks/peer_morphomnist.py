@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalcxr.data.morphomnist import read_idx
-from causalcxr.files import write_json
+from causalcxr.data.readers.morphomnist import read_idx
 from causalcxr.graph import load_graph
 from causalcxr.mechanisms.hvae import HVAE, HVAEConfig
-from causalcxr.mechanisms.likelihood import bits_per_dim
+from causalcxr.mechanisms.likelihood import bits_per_dimension
 from causalcxr.randomness import Draws
+from causalcxr.support.files import write_json
 
 TRAIN, TEST = slice(0, 9000), slice(9000, 9512)
 MODEL = HVAEConfig(
@@ -170,7 +170,7 @@ def test(hvae: HVAE, average: list[Tensor], rows: dict[str, Tensor]) -> dict[str
         error += 255 * (elbo.loc.clamp(0, 1) - batch["image"] / 255).abs().mean(dim=(1, 2, 3)).sum().item()
     torch._foreach_copy_(list(hvae.parameters()), trained)
     n, shape = len(rows["image"]), tuple(hvae.event_shape)
-    parts = [bits_per_dim(torch.as_tensor(part) / n, shape).item() for part in (nll + kl, nll, kl)]
+    parts = [bits_per_dimension(torch.as_tensor(part) / n, shape).item() for part in (nll + kl, nll, kl)]
     named = dict(zip(("bits_per_dim", "nll", "kl"), parts, strict=True))
     return {name: round(value, 4) for name, value in (named | {"reconstruction_l1": error / n}).items()}
 

@@ -31,9 +31,9 @@ from causalcxr.config import load_config
 from causalcxr.data import Cohort, DataConfig, open_cohort, prepare_into
 from causalcxr.data.source import Source
 from causalcxr.graph import load_graph
-from causalcxr.objectives import ImageObjective
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.training.objectives import ImageObjective
 
 RESULTS = Path(__file__).parent / "results" / "preparation.json"
 SIZE = 64

@@ -24,14 +24,15 @@ import torch
 from cache_read import cache_read
 
 from causalcxr.config import load_config
-from causalcxr.finetune import FinetuneObjective, draw_interventions
-from causalcxr.finetune_config import FinetuneConfig
 from causalcxr.graph import load_graph
-from causalcxr.objectives import ImageObjective
+from causalcxr.interventions import draw_one_each
 from causalcxr.predictors.building import build_predictor
 from causalcxr.predictors.evidence import build_severity
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.training.config import FinetuneConfig
+from causalcxr.training.finetune import FinetuneObjective, intervene
+from causalcxr.training.objectives import ImageObjective
 
 INTERVENTIONS: list[dict[str, Any]] = [
     *({"sex": label} for label in ("female", "male")),
@@ -109,7 +110,8 @@ def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> d
     def published() -> None:
         draws, image = Draws(0), batch["image"]
         elbo = image_mechanism.elbo(image, batch, draws)
-        intervention = draw_interventions(frozen.scm, batch, objective.intervene, objective.marginals, draws)
+        do, rows_of = draw_one_each(objective.intervene, objective.marginals, rows, draws)
+        intervention = intervene(frozen.scm, batch, do, rows_of, draws)
         noise = image_mechanism.elbo(image, batch, draws).noise(image)
         rebuilt = image_mechanism(noise, batch)
         made = image_mechanism(noise, intervention.counterfactual)

@@ -15,8 +15,8 @@ import torch
 from finding_direction import error
 
 import causalcxr
-from causalcxr.data.cohort import open_cohort
-from causalcxr.metrics.interventions import draw_other_values
+from causalcxr.data.preparation import open_cohort
+from causalcxr.interventions import draw_other_values
 from causalcxr.metrics.truth import find_truth
 from causalcxr.runs import open_run
 
@@ -41,7 +41,7 @@ def main() -> None:
         do = {name: drawn[name]}
         after = scm.image_mechanism.film_features({**factual, **do})
         moved = template.carry(image, after - before)
-        brighter = template.place(template(after) - template(before), after)
+        brighter = template.warp(template(after) - template(before), after)
         answers = {"brightness": image + brighter, "movement": moved, "both": moved + brighter}
         answers["model"] = scm.counterfactual(abduction, do, effect="direct")["image"]
         exact = truth.images(ids, do) - truth.images(ids)

@@ -6,10 +6,10 @@
 """
 
 from causalcxr import simulator
-from causalcxr.errors import CausalCXRError
 from causalcxr.graph import Graph, Variable, graph_from_dict, load_graph
 from causalcxr.runs import load
 from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.support.errors import CausalCXRError
 
 __all__ = [
     "Abduction",

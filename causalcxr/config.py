@@ -1,6 +1,6 @@
 """The typed configuration: dataclasses with their defaults, presets, and overrides such as `train.seed=1`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -10,87 +10,26 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ConfigTypeError, OmegaConfBaseException, ValidationError
 
-from causalcxr.data.config import SOURCES, DataConfig
-from causalcxr.errors import ConfigError, nearest
-from causalcxr.finetune_config import TARGETS, FinetuneConfig
+from causalcxr.data.config import DataConfig
+from causalcxr.evaluation.config import EvaluateConfig
 from causalcxr.mechanisms.hvae import HVAEConfig
 from causalcxr.mechanisms.severity import SeverityConfig
 from causalcxr.mechanisms.spline import SplineConfig
 from causalcxr.predictors.networks import PredictorConfig
+from causalcxr.support.bounds import check_bounds, choice
+from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.training.config import STAGES, FinetuneConfig, TrainConfig
 
 __all__ = [
     "Config",
-    "EvaluateConfig",
-    "ImageStageConfig",
     "LogConfig",
     "ModelConfig",
-    "StageConfig",
-    "TrainConfig",
     "load_config",
     "override_config",
     "read_config",
     "shipped_presets",
     "to_yaml",
 ]
-
-
-@dataclass
-class StageConfig:
-    """How one stage is optimised: AdamW, warm-up, cosine decay, clipping, moving average of the weights."""
-
-    steps: int = 1000
-    batch_size: int = 32  # rows a process and micro-step; the effective batch is this x accumulate x processes
-    accumulate: int = 1  # micro-steps to one optimiser step
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 0.1  # at the last step, as a fraction of learning_rate
-    warmup_steps: int = 100
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.01
-    clip_norm: float = 200.0  # gradients with a larger norm are scaled down to it
-    skip_norm: float = 0.0  # a step with a larger norm is skipped; 0 never skips
-    ema_decay: float = 0.99  # of the weights that are validated and kept
-    validate_every: int = 250
-    validate_rows: int = 1024  # of the validation split; 0 takes all
-    checkpoint_every: int = 250
-    compile: bool = False  # torch.compile: for long stages on a GPU; minutes to start, and no gain on a CPU
-
-
-@dataclass
-class ImageStageConfig(StageConfig):
-    """The image's stage. Its KL term grows to its full weight over the first `kl_warmup_steps` steps.
-
-    With full weight from the start a short training may leave layers of latents unused for good (posterior
-    collapse), and which ones is up to the seed.
-    """
-
-    kl_warmup_steps: int = 0
-
-
-@dataclass
-class TrainConfig:
-    """What `train.py` does, on which device, and with which seed."""
-
-    stages: list[str] = field(default_factory=lambda: ["attributes", "image"])
-    seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda
-    precision: str = "auto"  # auto | 32-true | bf16-mixed | 16-mixed; auto is bf16-mixed on a GPU that has it
-    threads: int = 0  # of the CPU; 0 leaves torch's choice
-    log_every: int = 50
-    max_bad_steps: int = 10  # steps skipped for a non-finite loss or gradient before training stops
-    attributes: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=2000, batch_size=256, learning_rate=5e-3, validate_rows=0)
-    )
-    predictors: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=2000, learning_rate=2e-3, weight_decay=0.05, validate_rows=0)
-    )
-    image: ImageStageConfig = field(default_factory=ImageStageConfig)
-    outputs: StageConfig = field(  # flows of the predictor's outputs: severities, counterfactual targets
-        default_factory=lambda: StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
-    )
-    finetune: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=1500, learning_rate=5e-4, final_learning_rate=0.1)
-    )
 
 
 @dataclass
@@ -107,25 +46,10 @@ class ModelConfig:
 
 
 @dataclass
-class EvaluateConfig:
-    """What `evaluate.py` measures and draws."""
-
-    rows: int = 512  # of the test split; 0 takes all
-    batch_size: int = 64
-    seed: int = 0
-    gallery_rows: int = 6
-    samples: int = 24
-    cycles: int = 10  # of the null intervention, for composition; one of runs in `compare`
-    draws: int = 4  # abductions whose mean is the expected counterfactual; 1: none, nor of runs in `compare`
-    interventions: list[str] = field(default_factory=list)  # "age=80", ...; empty: chosen from the graph
-    compare: list[str] = field(default_factory=list)  # folders of runs to measure beside it
-
-
-@dataclass
 class LogConfig:
     """Where the curves go besides metrics.jsonl."""
 
-    wandb: str = "off"  # off | offline | online
+    wandb: str = choice("off", ("off", "offline", "online"))
     project: str = "causalcxr"
 
 
@@ -142,37 +66,6 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     log: LogConfig = field(default_factory=LogConfig)
-
-
-STAGES = ("attributes", "predictors", "image", "finetune")
-CHOICES: dict[str, Sequence[str]] = {
-    "train.device": ("auto", "cpu", "cuda"),
-    "train.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
-    "log.wandb": ("off", "offline", "online"),
-    "data.source": SOURCES,
-    "finetune.targets": TARGETS,
-}
-POSITIVE = "a number above 0"
-NOT_NEGATIVE = "a number of at least 0"
-FRACTION = "a number in [0, 1]"
-# By the last part of a key: what a value must be.
-BOUNDS: dict[str, str] = {
-    **dict.fromkeys(
-        ["steps", "batch_size", "accumulate", "learning_rate", "clip_norm", "validate_every", "intervened_weight"],
-        POSITIVE,
-    ),
-    **dict.fromkeys(["checkpoint_every", "log_every", "size", "bins", "bound", "hidden", "cycles"], POSITIVE),
-    **dict.fromkeys(["gallery_rows", "samples", "calibration_rows", "noise", "draws"], POSITIVE),
-    **dict.fromkeys(["warmup_steps", "weight_decay", "skip_norm", "validate_rows", "seed", "rows"], NOT_NEGATIVE),
-    **dict.fromkeys(["tolerance", "multiplier_rate", "multiplier_floor", "damping", "augment"], NOT_NEGATIVE),
-    **dict.fromkeys(["threads", "max_bad_steps", "workers"], NOT_NEGATIVE),
-    **dict.fromkeys(["final_learning_rate", "beta1", "beta2", "ema_decay"], FRACTION),
-}
-HOLDS: dict[str, Callable[[float], bool]] = {
-    POSITIVE: lambda value: value > 0,
-    NOT_NEGATIVE: lambda value: value >= 0,
-    FRACTION: lambda value: 0 <= value <= 1,
-}
 
 
 def load_config(arguments: Iterable[str], trains: bool = True) -> Config:
@@ -286,25 +179,16 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
 def _finish(config: DictConfig, trains: bool = True) -> Config:
     try:
         OmegaConf.resolve(config)
-        for key, value in _leaves(config).items():
-            _check_value(key, value)
-        _check_stages(config.train.stages)
         finished = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from None
     assert isinstance(finished, Config)
+    check_bounds(finished)
+    _check_stages(finished.train.stages)
     if trains and finished.model.image.size != finished.data.size:
         sizes = f"model.image.size is {finished.model.image.size} but data.size is {finished.data.size}"
         raise ConfigError(f"{sizes}; set both to the same (the presets hvae32 to hvae192 do)")
     return finished
-
-
-def _check_value(key: str, value: Any) -> None:
-    if key in CHOICES and value not in CHOICES[key]:
-        raise ConfigError(f"'{key}' is '{value}'; expected one of: {', '.join(CHOICES[key])}")
-    expected = BOUNDS.get(key.rpartition(".")[2])
-    if expected and isinstance(value, int | float) and not HOLDS[expected](value):
-        raise ConfigError(f"'{key}' is {value}; expected {expected}")
 
 
 def _check_stages(stages: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from causalcxr.errors import GraphError, nearest
+from causalcxr.support.errors import GraphError, nearest
 
 __all__ = ["Graph", "Variable", "graph_from_dict", "load_graph", "shipped_graphs"]
 
@@ -65,7 +65,10 @@ class Variable:
 
 @dataclass(frozen=True)
 class Graph:
-    """A validated causal graph. `variables` is in topological order (ties keep the order of the file)."""
+    """A validated causal graph.
+
+    `variables` is in topological order: the image last, otherwise ties keep the order of the file.
+    """
 
     name: str
     variables: Mapping[str, Variable]
@@ -99,6 +102,11 @@ class Graph:
             if any(parent in found or parent in names for parent in variable.parents):
                 found.add(variable.name)
         return frozenset(found)
+
+    @cached_property
+    def causes_of_image(self) -> tuple[str, ...]:
+        """The attributes with a path to the image: those whose intervention can be seen in it."""
+        return tuple(name for name in self.attributes if self.image in self.descendants(name))
 
     def without_image(self) -> "Graph":
         """The graph of the attributes alone; they have no cause outside it."""
@@ -269,6 +277,7 @@ def _topological(graph: str, variables: dict[str, Variable]) -> dict[str, Variab
     ordered: dict[str, Variable] = {}
     while len(ordered) < len(variables):
         ready = [v for v in variables.values() if v.name not in ordered and set(v.parents) <= set(ordered)]
+        ready.sort(key=lambda v: v.kind == "image")  # an image has no children: it comes last
         if not ready:
             cycle = " -> ".join(_find_cycle({n: v for n, v in variables.items() if n not in ordered}))
             raise GraphError(f"graph '{graph}' has a cycle: {cycle}; remove one of these edges")

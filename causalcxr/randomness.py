@@ -1,9 +1,10 @@
 """Random draws from an explicit seed, the same however many processes share a batch."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "seed_of"]
 
 
 class Draws:
@@ -42,3 +43,12 @@ class Draws:
         drawn = drawn.exponential_(generator=self.generator)
         smallest = torch.finfo(drawn.dtype).tiny  # an exponential draw can be exactly 0
         return -drawn.clamp_min(smallest).log()[self.rank * rows : (self.rank + 1) * rows]
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from any parts, the same on every machine and in every process."""
+    words: list[int] = []
+    for part in parts:
+        number = part if isinstance(part, int) else int.from_bytes(part.encode(), "little")
+        words += [number >> shift & 0xFFFFFFFF for shift in range(0, max(1, number.bit_length()), 32)]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

@@ -5,7 +5,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 import yaml
 
 from causalcxr.config import Config, read_config, to_yaml
-from causalcxr.errors import ConfigError, GraphError, RunError
-from causalcxr.files import load_metadata, load_tensors, save_tensors, write_atomically, write_json
 from causalcxr.graph import Graph, graph_from_dict, load_graph
+from causalcxr.predictors.building import build_predictor
 from causalcxr.predictors.evidence import build_severity
+from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.support.errors import ConfigError, GraphError, RunError
+from causalcxr.support.files import load_metadata, load_tensors, save_tensors, write_atomically, write_json
 
 __all__ = ["Run", "load", "open_run", "plan_run", "versions"]
 
@@ -103,6 +105,30 @@ class Run:
         """Write `model.safetensors` with the names of the stages that are finished, and facts about the last."""
         metadata = {"graph": self.graph.to_dict(), "stages": stages, **(facts or {})}
         save_tensors(self.folder / "model.safetensors", scm.state_dict(), metadata)
+
+    def save_predictor(self, role: str, predictor: NetworkPredictor) -> None:
+        """Write `predictor.safetensors` or `evaluator.safetensors`."""
+        metadata: dict[str, Any] = {
+            "attributes": [variable.name for variable in predictor.variables],
+            "config": asdict(predictor.config),
+            "fingerprint": predictor.fingerprint(),
+        }
+        save_tensors(self.folder / f"{role}.safetensors", predictor.state_dict(), metadata)
+
+    def load_predictor(self, role: str) -> NetworkPredictor:
+        """The trained predictor or evaluator, frozen. Raises RunError: not trained, broken, or another shape."""
+        path = self.folder / f"{role}.safetensors"
+        if not path.exists():
+            raise RunError(
+                f"run '{self.folder}' has no {role}; add the stage 'predictors' to train.stages and train"
+            )
+        predictor = build_predictor(role, self.config, self.graph)
+        tensors, _ = load_tensors(path)
+        expected = {name: tensor.shape for name, tensor in predictor.state_dict().items()}
+        if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+            raise RunError(f"'{path}' does not fit its configuration; train again with another run=")
+        predictor.load_state_dict(tensors)
+        return predictor.eval().requires_grad_(False)
 
     def finished_stages(self) -> list[str]:
         """The stages whose weights `model.safetensors` holds."""

@@ -1,6 +1,6 @@
 """The structural causal model: sample, abduct, counterfactual, log_prob; a Pyro model with a site per variable."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -8,14 +8,15 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from causalcxr.errors import GraphError, nearest
 from causalcxr.graph import Graph, Variable
+from causalcxr.interventions import reached_rows
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
-from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, ImageNoise
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.randomness import Draws
+from causalcxr.support.errors import GraphError, nearest
 from causalcxr.values import Batch, encode, encode_intervention, image_to_float
 
 __all__ = ["EFFECTS", "Abduction", "StructuralCausalModel"]
@@ -106,12 +107,18 @@ class StructuralCausalModel(LocalPyroModule):
         Images come as float `(n, C, H, W)` in [0, 1]. With `seed=None` the draws are those that Pyro would make.
         """
         draws = Draws(seed, self.device)
-        noise = {name: self.mechanism(name).sample_noise(n, draws) for name in self.graph.variables}
-        fixed = encode_intervention(self.graph, do, n, self.device, self.dtype)
-        values: dict[str, Tensor] = {}
-        for name in self.graph.variables:
-            values[name] = fixed[name] if name in fixed else self.mechanism(name)(noise[name], values)
+        values = self._sample_attributes(n, do, draws)
+        if self.graph.image is not None:
+            noise = self.image_mechanism.sample_noise(n, draws)
+            values[self.graph.image] = self.image_mechanism(noise, values)
         return values
+
+    @torch.no_grad()
+    def sample_attributes(
+        self, n: int, do: Mapping[str, Any] | None = None, seed: int | None = None
+    ) -> dict[str, Tensor]:
+        """The attributes of what `sample` gives for the same seed, without decoding an image."""
+        return self._sample_attributes(n, do, Draws(seed, self.device))
 
     def abduct(self, batch: Mapping[str, Any], seed: int | None = None) -> Abduction:
         """Draw the exogenous noise of every variable given a complete batch.
@@ -119,10 +126,47 @@ class StructuralCausalModel(LocalPyroModule):
         Exact for attributes; for the image a draw from the encoder. Raises GraphError: a variable is missing, or
         a value its declaration does not allow.
         """
+        return self.infer(batch, seed)[0]
+
+    def infer(self, batch: Mapping[str, Any], seed: int | None = None) -> tuple[Abduction, Elbo | None]:
+        """What `abduct` gives, and the image's evidence lower bound from the same pass (None without an image)."""
         factual = self._check(batch)
-        draws = Draws(seed, self.device)
-        noise = {name: self.mechanism(name).abduct(factual[name], factual, draws) for name in self.graph.variables}
-        return Abduction(noise, factual)
+        draws, image = Draws(seed, self.device), self.graph.image
+        elbo = self.image_mechanism.elbo(factual[image], factual, draws) if image is not None else None
+        noise: dict[str, Noise] = {**self.abduct_attributes(factual, draws)}
+        if image is not None and elbo is not None:
+            noise[image] = elbo.noise(factual[image])
+        return Abduction(noise, factual), elbo
+
+    def abduct_attributes(
+        self, factual: Batch, draws: Draws, names: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """A draw of the noise of the attributes, or of those in `names`, given their values `(B,)`."""
+        chosen = [name for name in self.graph.attributes if names is None or name in names]
+        return {name: self.mechanism(name).abduct(factual[name], factual, draws) for name in chosen}
+
+    def predict_attributes(
+        self,
+        noise: Mapping[str, Noise],
+        factual: Batch,
+        do: Batch,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The attributes `(B,)` after setting those in `do`, whose descendants follow by their noise.
+
+        `rows`: where each intervention is made, bool `(B,)` by name; None: everywhere. What an intervention does
+        not reach keeps its factual value bit for bit, so only the noise of descendants is looked at.
+        """
+        if rows is None:
+            everywhere = torch.ones(len(factual[self.graph.attributes[0]]), dtype=torch.bool, device=self.device)
+            rows = dict.fromkeys(do, everywhere)
+        reached, after = reached_rows(self.graph, rows), {}
+        for name in self.graph.attributes:
+            value = factual[name]
+            if name in reached:
+                value = torch.where(reached[name], self.mechanism(name)(noise[name], after), value)
+            after[name] = torch.where(rows[name], do[name], value) if name in do else value
+        return after
 
     @overload
     def counterfactual(
@@ -157,7 +201,7 @@ class StructuralCausalModel(LocalPyroModule):
             abduction = self.abduct(abduction, seed)
         many = [do] if isinstance(do, Mapping) else list(do)
         encoded = [encode_intervention(self.graph, one, len(abduction), self.device, self.dtype) for one in many]
-        batches = [self._predict_attributes(abduction, one, effect) for one in encoded]
+        batches = [self._counterfactual_attributes(abduction, one, effect) for one in encoded]
         self._predict_images(abduction, batches, encoded)
         return batches[0] if isinstance(do, Mapping) else batches
 
@@ -173,21 +217,23 @@ class StructuralCausalModel(LocalPyroModule):
         for name in self.graph.variables:
             self.mechanism(name).calibrate(batch)
 
-    def _predict_attributes(
+    def _sample_attributes(self, n: int, do: Mapping[str, Any] | None, draws: Draws) -> dict[str, Tensor]:
+        fixed = encode_intervention(self.graph, do, n, self.device, self.dtype)
+        values: dict[str, Tensor] = {}
+        for name in self.graph.attributes:
+            noise = self.mechanism(name).sample_noise(n, draws)  # drawn even where unused: do shifts no other draw
+            values[name] = fixed[name] if name in fixed else self.mechanism(name)(noise, values)
+        return values
+
+    def _counterfactual_attributes(
         self, abduction: Abduction, do: Mapping[str, Tensor], effect: str
     ) -> dict[str, Tensor]:
         """The attributes that the counterfactual image is made with; the image is still the factual one."""
         factual = abduction.factual
         if effect == "direct":
             return {**factual, **do}
-        values, reached = dict(do), self.graph.descendants(*do)
-        for name in self.graph.attributes:
-            if name not in do:
-                follows = name in reached
-                values[name] = self.mechanism(name)(abduction.noise[name], values) if follows else factual[name]
-        if effect == "indirect":
-            values |= {name: factual[name] for name in do}
-        return {name: values.get(name, factual[name]) for name in self.graph.variables}
+        after = {**factual, **self.predict_attributes(abduction.noise, factual, do)}
+        return after if effect == "total" else after | {name: factual[name] for name in do}
 
     def _predict_images(
         self, abduction: Abduction, batches: list[dict[str, Tensor]], do: list[dict[str, Tensor]]

@@ -5,6 +5,7 @@ order is the graph's label order), continuous `float32 (B,)` in the graph's unit
 0..255 or float in [0, 1].
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,10 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalcxr.errors import GraphError, nearest
 from causalcxr.graph import Graph, Variable
+from causalcxr.support.errors import GraphError, nearest
 
-__all__ = ["Batch", "decode", "encode", "encode_intervention", "image_to_float", "parse_assignments"]
+__all__ = [
+    "Batch",
+    "caption",
+    "decode",
+    "describe",
+    "encode",
+    "encode_intervention",
+    "image_to_float",
+    "parse_assignments",
+    "readable",
+]
 
 Batch = Mapping[str, Tensor]
 
@@ -73,7 +84,8 @@ def decode(variable: Variable, values: Tensor) -> list[Any]:
 def parse_assignments(graph: Graph, pairs: Sequence[str]) -> dict[str, Any]:
     """`["age=80", "sex=male"]`, as typed on a command line, to `{"age": 80.0, "sex": "male"}`.
 
-    Raises GraphError: no `name=value`, a variable given twice, or one or a value that the graph doesn't have.
+    Raises GraphError: no `name=value`, a variable given twice, or one that the graph doesn't have. Values are
+    checked where they are encoded.
     """
     parsed: dict[str, Any] = {}
     for pair in pairs:
@@ -85,8 +97,26 @@ def parse_assignments(graph: Graph, pairs: Sequence[str]) -> dict[str, Any]:
             with suppress(ValueError):
                 parsed[name] = float(value)
         parsed.setdefault(name, value)
-    encode_intervention(graph, parsed, 1)
     return parsed
+
+
+def describe(graph: Graph, do: Mapping[str, Any]) -> str:
+    """An intervention as a person writes it: `sex = male, age = 80 years`."""
+    return ", ".join(f"{name} = {readable(graph[name], value)}" for name, value in do.items())
+
+
+def readable(variable: Variable, value: Any) -> str:
+    """A label, or a number with about three digits and its unit."""
+    if variable.is_discrete:
+        return value if isinstance(value, str) else variable.labels[int(value)]
+    low, high = variable.bounds
+    decimals = max(0, 2 - math.floor(math.log10(high - low)))
+    return f"{round(float(value), decimals):g} {variable.unit}".strip()
+
+
+def caption(graph: Graph, batch: Mapping[str, Any], row: int) -> list[str]:
+    """The attributes of one row in words, one line each; numbers get their name, but no unit (it is too wide)."""
+    return [_caption_line(graph[name], batch[name][row]) for name in graph.attributes]
 
 
 def image_to_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -150,3 +180,10 @@ def _encode_continuous(variable: Variable, rows: Any, dtype: torch.dtype) -> Ten
 
 def _labels(variable: Variable) -> str:
     return ", ".join(variable.labels)
+
+
+def _caption_line(variable: Variable, value: Any) -> str:
+    text = readable(variable, value)
+    if variable.is_discrete:
+        return f"{variable.name} {text}" if text.isdigit() else text
+    return f"{variable.name} {text.removesuffix(variable.unit).strip()}"

@@ -41,7 +41,7 @@ TINY_TRAINING = [
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a trained run: simulated X-rays at 32 x 32, the chest graph, a few steps. Copy it to change it."""
     from causalcxr.config import load_config
-    from causalcxr.train import train
+    from causalcxr.training.pipeline import train
 
     folder = tmp_path_factory.mktemp("tiny")
     where = [f"run={folder / 'run'}", f"data.cache={folder / 'cache'}"]

@@ -3,10 +3,10 @@
 import pytest
 
 from causalcxr.config import load_config, override_config, read_config, shipped_presets, to_yaml
-from causalcxr.errors import ConfigError
 from causalcxr.graph import load_graph
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.support.errors import ConfigError
 
 
 def test_defaults_then_preset_then_command_line(tmp_path):
@@ -56,8 +56,8 @@ def test_override_leaves_the_original_alone():
         ("train.image.learning_rate=fast", "expected a number such as train.image.learning_rate="),
         ("train.stages=3", "'train.stages' on the command line is '3'; expected a list"),
         ("train=3", "'train' on the command line is '3'; expected keys such as train.stages=..."),
-        ("train.image.steps=0", "'train.image.steps' is 0; expected a number above 0"),
-        ("train.image.ema_decay=2", "'train.image.ema_decay' is 2.0; expected a number in [0, 1]"),
+        ("train.image.steps=0", "'train.image.steps' is 0; expected a number of at least 1"),
+        ("train.image.ema_decay=2", "'train.image.ema_decay' is 2.0; expected a number in [0, 1)"),
         ("train.device=gpu", "'train.device' is 'gpu'; expected one of: auto, cpu, cuda"),
         ("train.stages=[atributes]", "'train.stages' has 'atributes'; did you mean 'attributes'?"),
         ("log.wandb=onlin", "'log.wandb' is 'onlin'; expected one of: off, offline, online"),

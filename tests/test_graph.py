@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from causalcxr.errors import GraphError
 from causalcxr.graph import graph_from_dict, load_graph, shipped_graphs
+from causalcxr.support.errors import GraphError
 
 BINARY = {"kind": "binary", "labels": ["no", "yes"]}
 

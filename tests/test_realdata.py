@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import causalcxr
-from causalcxr.cli import main
+from causalcxr.commands.main import main
 from causalcxr.config import load_config
-from causalcxr.data.cohort import open_cohort
+from causalcxr.data.preparation import open_cohort
 from causalcxr.graph import load_graph
-from causalcxr.metrics.interventions import draw_other_values
+from causalcxr.interventions import draw_other_values
 from causalcxr.runs import open_run
 
 pytestmark = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from causalcxr.errors import GraphError
 from causalcxr.graph import graph_from_dict, load_graph
+from causalcxr.support.errors import GraphError
 from tests.models import chest_batch, tiny_scm
 
 INTERVENTIONS = [

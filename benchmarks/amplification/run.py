@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from causalcxr.config import load_config
-from causalcxr.evaluate import evaluate
-from causalcxr.files import write_json
+from causalcxr.evaluation.evaluate import evaluate
 from causalcxr.report.contrast import contrast_figure
 from causalcxr.report.figures import save_png
 from causalcxr.runs import open_run
-from causalcxr.train import train
+from causalcxr.support.files import write_json
+from causalcxr.training.pipeline import train
 
 HERE = Path(__file__).parent
 # As in the published method: the likelihood is hardly felt, and the predictor sees each image as it is.

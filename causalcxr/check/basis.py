@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from causalcxr.errors import DataError
 from causalcxr.graph import Variable
+from causalcxr.support.errors import DataError
 
 __all__ = ["Design", "features", "regression_design"]
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from causalcxr.check.claims import Claim
 from causalcxr.check.independence import Independence
-from causalcxr.errors import DataError
+from causalcxr.support.errors import DataError
 
 __all__ = ["missing_edges"]
 

@@ -10,12 +10,13 @@ import numpy as np
 from causalcxr.check.basis import RARE
 from causalcxr.config import Config, load_config
 from causalcxr.data.building import check_splits, count_by_reason
-from causalcxr.data.cohort import READERS, Cohort, prepared_folder
+from causalcxr.data.cohort import Cohort
 from causalcxr.data.config import DataConfig, check_config, expand
+from causalcxr.data.preparation import READERS, prepared_folder
 from causalcxr.data.source import Source
 from causalcxr.data.table import SPLITS, read_table, usable_rows
-from causalcxr.errors import DataError
 from causalcxr.graph import Graph, load_graph
+from causalcxr.support.errors import DataError
 
 __all__ = ["open_attributes", "whole_cohort"]
 

@@ -5,11 +5,12 @@ from tempfile import TemporaryDirectory
 
 from causalcxr.config import Config
 from causalcxr.data.cohort import Cohort
-from causalcxr.objectives import AttributesObjective
+from causalcxr.data.rows import Table
 from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.train import launch
-from causalcxr.training import Stage
+from causalcxr.training.loop import Fit
+from causalcxr.training.objectives import AttributesObjective
+from causalcxr.training.pipeline import launch
 
 __all__ = ["fit_mechanisms"]
 
@@ -24,11 +25,11 @@ def fit_mechanisms(cohort: Cohort, config: Config) -> StructuralCausalModel:
         scm = Run(Path(folder), config, cohort.graph).build_model()
         train = cohort.split("train")
         scm.calibrate(train.attributes)
-        Stage(
+        Fit(
             name="attributes",
             objective=AttributesObjective(scm),
-            train=train,
-            val=cohort.split("val"),
+            train=Table(train.attributes),
+            val=Table(cohort.split("val").attributes),
             stage=config.train.attributes,
             config=config.train,
             fabric=fabric,

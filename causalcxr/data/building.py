@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from causalcxr.data.card import render_card
 from causalcxr.data.config import DataConfig
 from causalcxr.data.partial import PartialImages
-from causalcxr.data.place import Workplace, built_by
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import SPLITS, Rejected, usable_rows
-from causalcxr.errors import DataError
+from causalcxr.data.working_folder import WorkingFolder, built_by
 from causalcxr.graph import Graph
-from causalcxr.progress import progress_bar
+from causalcxr.support.errors import DataError
+from causalcxr.support.progress import progress_bar
 
 __all__ = ["FORMAT", "build", "check_splits", "content_hash", "count_by_reason", "describe_variables"]
 
@@ -36,7 +37,9 @@ CHUNK = 32  # rows decoded by one worker at a time, and rendered as one batch; t
 AHEAD = 2  # chunks a worker that may wait to be written
 
 
-def build(works: Sequence[Workplace], config: DataConfig, graph: Graph, source: Source) -> list[dict[str, Any]]:
+def build(
+    works: Sequence[WorkingFolder], config: DataConfig, graph: Graph, source: Source
+) -> list[dict[str, Any]]:
     """Fill the working folders, one for each size; return what their cohort.json say.
 
     Raises DataError: no usable row, an empty split, or an error of the table. Raises OSError: disk full.
@@ -106,7 +109,7 @@ def _without(
 
 
 def _write_tables(
-    work: Workplace, graph: Graph, source: Source, rows: pd.DataFrame, rejected: list[Rejected]
+    work: WorkingFolder, graph: Graph, source: Source, rows: pd.DataFrame, rejected: list[Rejected]
 ) -> dict[str, Any]:
     folder = work.cohort
     rows.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
@@ -132,14 +135,12 @@ def _write_tables(
 def _write_card(
     folder: Path, described: dict[str, Any], graph: Graph, rows: pd.DataFrame, rejected: pd.DataFrame
 ) -> None:
-    from causalcxr.report.card import render_card  # the report needs cohorts, and only who builds one needs it
-
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False) if graph.image else None
     (folder / "card.html").write_text(render_card(described, graph, rows, rejected, images), "utf-8")
 
 
 def _write_images(
-    works: Sequence[Workplace], rows: list[int], source: Source, channels: int, workers: int
+    works: Sequence[WorkingFolder], rows: list[int], source: Source, channels: int, workers: int
 ) -> list[dict[int, Unusable]]:
     """Write the images that can be used, in the order of `rows`; return the others by their position."""
     with ExitStack() as stack:
@@ -162,7 +163,7 @@ def _write_images(
     return [partial.unusable for partial in partials]
 
 
-def _partial(work: Workplace, rows: int, shape: tuple[int, ...]) -> PartialImages:
+def _partial(work: WorkingFolder, rows: int, shape: tuple[int, ...]) -> PartialImages:
     return PartialImages(work.cohort / "images.npy", work.journal, rows, shape)
 
 

@@ -1,193 +1,163 @@
-"""A cohort, whatever its source: a manifest and a memory-mapped uint8 image cache, prepared once.
+"""A prepared cohort, opened: its rows, and batches of them read from the memory map."""
 
-cohort = open_cohort(config, graph)          # prepares on the first call
-train = cohort.split("train")
-batch = train.batch([3, 1, 2])               # {"sex": int64 (3,), ..., "image": uint8 (3, C, H, W)}
-"""
-
-import hashlib
 import json
-import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from causalcxr.data.building import FORMAT, build, describe_variables
-from causalcxr.data.chexpert import chexpert_source
-from causalcxr.data.config import DataConfig, check_config, expand
-from causalcxr.data.dicom import dicom_source
-from causalcxr.data.folder import folder_source
-from causalcxr.data.mimic import mimic_source
-from causalcxr.data.mira import mira_source
-from causalcxr.data.morphomnist import morphomnist_source
-from causalcxr.data.nih import nih_source
-from causalcxr.data.opened import Cohort, Split, open_folder
-from causalcxr.data.padchest import padchest_source
-from causalcxr.data.place import Workplace, lock, remove_leftovers, workplace
-from causalcxr.data.simulated import simulator_source
-from causalcxr.data.source import Source
-from causalcxr.errors import DataError
-from causalcxr.graph import Graph
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
 
-__all__ = ["Cohort", "Split", "open_cohort", "prepare", "prepare_into", "prepared_folder"]
+from causalcxr.data.building import describe_variables
+from causalcxr.data.rows import Indices
+from causalcxr.data.table import SPLITS
+from causalcxr.graph import Graph, Variable
+from causalcxr.support.errors import CausalCXRError, DataError, nearest
+from causalcxr.values import encode
 
-log = logging.getLogger(__name__)
-
-READERS = {
-    "simulator": simulator_source,
-    "folder": folder_source,
-    "morphomnist": morphomnist_source,
-    "mimic": mimic_source,
-    "chexpert": chexpert_source,
-    "nih": nih_source,
-    "padchest": padchest_source,
-    "mira": mira_source,
-    "dicom": dicom_source,
-}
+__all__ = ["Cohort", "Split", "open_folder"]
 
 
-def open_cohort(config: DataConfig, graph: Graph) -> Cohort:
-    """Open the cohort in `config.prepared`, or the one of `config.cache`, prepared now if it isn't there.
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Prepared data. `manifest` has row (in the source), path, patient_id, split and one column per attribute.
 
-    Raises DataError or ConfigError: see `prepare`; a prepared folder that is damaged, or that has no such size or
-    was made for a graph with other variables.
+    `rejected` counts the rows left out by reason (rejected.csv in `folder` lists them); `data_hash` is the sha256
+    of images.npy followed by manifest.csv; `source` says where the data came from, and for simulated data has the
+    seed and the knobs that `causalcxr.simulator` needs to make it again.
     """
-    if config.prepared:
-        return open_folder(prepared_folder(config), config.size, graph)
-    return open_folder(prepare(config, graph), config.size, graph)
+
+    graph: Graph
+    size: int
+    folder: Path
+    manifest: pd.DataFrame
+    rejected: dict[str, int]
+    data_hash: str
+    source: dict[str, Any]
+    images: np.ndarray | None  # uint8 (N, C, H, W), read-only memory map
+
+    def split(self, name: str) -> "Split":
+        """The rows of train, val or test. Raises DataError for another name."""
+        if name not in SPLITS:
+            raise DataError(f"no split '{name}'; {nearest(name, SPLITS)}")
+        return Split(self, name)
 
 
-def prepare(config: DataConfig, graph: Graph) -> Path:
-    """Build the cohort in `config.cache` if it isn't there, and return its folder.
+class Split:
+    """The rows of one split, or some of them (`subset`), numbered from 0 in the order of the manifest."""
 
-    The folder is built under a temporary name and moved into place whole; its name has a hash of everything that
-    its content depends on. Processes that want the same cohort wait for the one that builds it; what a killed one
-    has done is taken over.
-    Raises ConfigError: an impossible value. Raises DataError: missing folder, table or column, a patient in two
-    splits, unknown split, empty split, no usable row, a full disk or a cache folder that can't be written.
-    """
-    check_config(config)
-    source = READERS[config.source](config, graph)
-    key = _key(config, graph, source)
-    folder = expand(config.cache) / f"{config.source}-{config.size}-{key}"
-    if not folder.exists():
-        _build_missing(
-            [Workplace(folder, folder.name, config.size, key)], config, graph, source, "change data.cache"
-        )
-    return folder
+    def __init__(self, cohort: Cohort, name: str, rows: np.ndarray | None = None):
+        self.cohort, self.graph, self.name = cohort, cohort.graph, name
+        self.rows = np.flatnonzero(cohort.manifest["split"].to_numpy() == name) if rows is None else rows
 
+    def subset(self, indices: Indices) -> "Split":
+        """These rows as a split of their own; `indices` number the rows of this one, in any order."""
+        return Split(self.cohort, self.name, self.rows[np.asarray(indices)])
 
-def prepare_into(
-    out: str | Path, config: DataConfig, graph: Graph, sizes: Sequence[int] = (), source: Source | None = None
-) -> list[Path]:
-    """Build the cohort in `out/SIZE` for each of the sizes, reading each image once; return these folders.
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    Without `sizes`, `config.size` is the only one. `source` takes the place of the reader that `config.source`
-    names. `data.prepared=OUT` trains on the result, wherever it is moved to.
-    Raises ConfigError or DataError: as `prepare` does, or a folder that holds something else.
-    """
-    sizes = sorted(set(sizes or [config.size]))
-    for size in sizes:
-        check_config(replace(config, size=size))
-    source = source or READERS[config.source](replace(config, size=sizes[0]), graph)
-    places = [expand(str(out)) / str(size) for size in sizes]
-    works = [
-        Workplace(place, f"{Path(out).name}/{size}", size, _key(replace(config, size=size), graph, source))
-        for place, size in zip(places, sizes, strict=True)
-    ]
-    for work in works:
-        _refuse_another(work)
-    if any(work.folder.exists() or not work.place.exists() for work in works):
-        _build_missing(works, config, graph, source, "choose another folder")
-    return places
+    @cached_property
+    def attributes(self) -> dict[str, Tensor]:
+        """All rows of every attribute, `(N,)`: class indices int64, numbers float32 in the graph's unit."""
+        rows = self.cohort.manifest.iloc[self.rows]
+        return {name: _encode_column(self.graph[name], rows[name]) for name in self.graph.attributes}
 
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """The patient of each row, text `(N,)`."""
+        return self.cohort.manifest["patient_id"].to_numpy(dtype=str)[self.rows]
 
-def _key(config: DataConfig, graph: Graph, source: Source) -> str:
-    """A hash of all that the content depends on; not of the cache's place nor the number of workers."""
-    settings = {
-        "format": FORMAT,
-        "size": config.size,
-        "limit": config.limit,
-        "columns": dict(config.columns),
-        "labels": {name: dict(mapping) for name, mapping in config.labels.items()},
-        "other": dict(config.other),
-        "separator": config.separator,
-        "splits": [config.validation_fraction, config.test_fraction, config.split_seed],
-        "variables": describe_variables(graph),
-        "image": graph.image,
-        "about": source.about,
-        "key": source.key,
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """The row of the source, int64 `(N,)`; of simulated data the subject's id."""
+        return self.cohort.manifest["row"].to_numpy(dtype=np.int64)[self.rows]
+
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
+        """Rows by number, in the order given: attributes `(B,)` and the graph's image, uint8 `(B, C, H, W)`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        picked = torch.from_numpy(chosen)
+        batch = {name: values[picked] for name, values in self.attributes.items()}
+        if self.graph.image and self.cohort.images is not None:
+            batch[self.graph.image] = torch.from_numpy(self.cohort.images[self.rows[chosen]])
+        return batch
+
+    def images(self, batch_size: int = 256) -> Iterator[Tensor]:
+        """All images, uint8 `(B, C, H, W)`, in the order of the rows."""
+        assert self.graph.image is not None
+        for start in range(0, len(self), batch_size):
+            yield self.batch(range(start, min(start + batch_size, len(self))))[self.graph.image]
 
 
-def _refuse_another(work: Workplace) -> None:
-    if not work.place.exists():
-        return
+def open_folder(folder: Path, size: int, graph: Graph) -> Cohort:
+    """Open a prepared folder. Raises DataError: damaged, or made for a graph whose variables are others."""
     try:
-        key = json.loads((work.place / "cohort.json").read_text("utf-8"))["key"]
-    except (OSError, ValueError, KeyError):
-        key = None
-    if key != work.key:
-        raise DataError(
-            f"'{work.place}' holds something else, or a cohort of other settings or data; "
-            "choose another folder or delete it"
-        )
-
-
-def _build_missing(
-    works: Sequence[Workplace], config: DataConfig, graph: Graph, source: Source, advice: str
-) -> None:
-    """Build what isn't there. Raises DataError: a full disk or a folder that can't be written."""
-    places = [work.place for work in works]
+        described = json.loads((folder / "cohort.json").read_text("utf-8"))
+        n, variables = sum(described["kept"].values()), described["graph"]["variables"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(folder, error) from None
+    _refuse_other_variables(folder, variables, graph)
     try:
-        places[0].parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(places[0].parent, keep=[place for place in places if not place.exists()])
-        with ExitStack() as locks:
-            for place in places:
-                locks.enter_context(lock(place))
-            works = [work for work in works if not work.place.exists()]
-            if works:
-                _build_whole(works, config, graph, source)
-    except OSError as error:
-        kept = any(work.folder.exists() for work in works)
-        hint = "; the same command then goes on from what is done" if kept else ""
+        manifest = _read_manifest(folder / "manifest.csv", graph)
+        if len(manifest) != n:
+            raise ValueError(f"manifest.csv has {len(manifest)} rows, cohort.json says {n}")
+        images = _map_images(folder, (n, graph[graph.image].channels, size, size)) if graph.image else None
+        cohort = Cohort(
+            graph=graph,
+            size=size,
+            folder=folder,
+            manifest=manifest,
+            rejected=described["rejected"],
+            data_hash=described["data_hash"],
+            source=described["source"],
+            images=images,
+        )
+        for split in SPLITS:
+            _ = cohort.split(split).attributes  # every label and number is one that the graph allows
+    except (OSError, ValueError, KeyError, CausalCXRError) as error:
+        raise _damaged(folder, error) from None
+    return cohort
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())
+    return DataError(f"the prepared cohort '{folder}' is damaged ({reason}); delete it to prepare anew")
+
+
+def _refuse_other_variables(folder: Path, prepared: dict[str, Any], graph: Graph) -> None:
+    """The cohort may have more variables than the graph; those of both must have the same labels and ranges."""
+    for name, wanted in describe_variables(graph).items():
+        if name not in prepared:
+            has = f"has no '{name}', only {', '.join(prepared)}"
+        elif prepared[name] != wanted:
+            has = f"has '{name}' as {prepared[name]}, graph '{graph.name}' as {wanted}"
+        else:
+            continue
         raise DataError(
-            f"could not prepare '{places[0]}': {error.strerror or error}; free room or {advice}{hint}"
-        ) from None
-
-
-def _build_whole(works: Sequence[Workplace], config: DataConfig, graph: Graph, source: Source) -> None:
-    with ExitStack() as stack:
-        for work in works:
-            stack.enter_context(workplace(work))
-        described = build(works, config, graph, source)
-    for work, cohort in zip(works, described, strict=True):
-        kept, rejected = cohort["kept"], cohort["rejected"]
-        log.info(
-            "%s: kept %s of %s rows (%s); rejected: %s",
-            work.name,
-            f"{sum(kept.values()):,}",
-            f"{cohort['read']:,}",
-            ", ".join(f"{split} {n:,}" for split, n in kept.items()),
-            ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) or "none",
+            f"the prepared cohort '{folder}' {has}; set graph= to its graph, or prepare it with this one"
         )
 
 
-def prepared_folder(config: DataConfig) -> Path:
-    """Where in `config.prepared` the cohort of `config.size` pixels is. Raises DataError if it isn't there."""
-    out = expand(config.prepared)
-    folder = out / str(config.size)
-    if not folder.is_dir():
-        if not out.is_dir():
-            raise DataError(
-                f"data.prepared: no folder '{out}'; make it with: causalcxr data prepare SOURCE ROOT OUT"
-            )
-        sizes = sorted(int(path.name) for path in out.iterdir() if path.name.isdecimal())
-        there = f"there is {', '.join(map(str, sizes))}" if sizes else "it has no cohort at all"
-        raise DataError(
-            f"data.prepared: '{out}' has no cohort of {config.size} pixels (data.size), {there}; "
-            "the presets hvae32 to hvae192 set data.size and the image model's together"
-        )
-    return folder
+def _read_manifest(path: Path, graph: Graph) -> pd.DataFrame:
+    types: dict[Hashable, Any] = {"row": np.int64, "path": str, "patient_id": str, "split": str}
+    types |= {name: str if graph[name].is_discrete else np.float32 for name in graph.attributes}
+    return pd.read_csv(path, usecols=list(types), dtype=types, keep_default_na=False)
+
+
+def _map_images(folder: Path, expected: tuple[int, ...]) -> np.ndarray:
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    if images.shape != expected or images.dtype != np.uint8:
+        raise ValueError(f"images.npy is {images.dtype} {images.shape}, expected uint8 {expected}")
+    return images.view(np.ndarray)  # indexing a plain array costs a third of indexing a memmap
+
+
+def _encode_column(variable: Variable, column: pd.Series) -> Tensor:
+    """All values `(N,)`; a label is looked up once, however many rows have it."""
+    if not variable.is_discrete:
+        return encode(variable, column.to_numpy(np.float32, copy=True), len(column))
+    classes, labels = pd.factorize(column)
+    return encode(variable, list(labels), len(labels))[torch.from_numpy(classes)]

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from causalcxr.data.config import DataConfig
-from causalcxr.data.folder import channels_of, fingerprint
+from causalcxr.data.files import channels_of, fingerprint
 from causalcxr.data.images import read_sizes
 from causalcxr.data.source import Source, Unusable
-from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph, Variable
+from causalcxr.support.errors import DataError, nearest
 
 __all__ = [
     "Collection",

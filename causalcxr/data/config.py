@@ -5,40 +5,40 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from causalcxr.errors import ConfigError, nearest
+from causalcxr.support.bounds import bounded, check_bounds, choice
+from causalcxr.support.errors import ConfigError
 
 __all__ = ["SOURCES", "DataConfig", "check_config", "expand"]
 
 SOURCES = ("simulator", "folder", "morphomnist", "mimic", "chexpert", "nih", "padchest", "mira", "dicom")
-UNCERTAIN = ("reject", "positive", "negative")
 
 
 @dataclass
 class DataConfig:
     """One cohort. `docs/own-data.md` shows the keys at work."""
 
-    source: str = "simulator"  # one of SOURCES
+    source: str = choice("simulator", SOURCES)
     root: str = ""  # folder that holds the images and the table; ~ and $VARIABLES are expanded
     table: str = "metadata.csv"  # CSV, relative to root (folder, mira, dicom)
     cache: str = "cache"  # folder in which prepared cohorts are kept
     prepared: str = ""  # folder that `causalcxr data prepare` wrote; then no other key but size is read
-    size: int = 64  # pixels a side
+    size: int = bounded(64, least=1)  # pixels a side
     columns: dict[str, str] = field(default_factory=dict)  # what we need -> column of the table
     labels: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> {value in table: label}
     other: dict[str, str] = field(default_factory=dict)  # attribute -> label of values without one
-    uncertain: str = "reject"  # what a finding marked uncertain does: reject | positive | negative
+    uncertain: str = choice("reject", ("reject", "positive", "negative"))  # what a finding marked uncertain does
     views: list[str] = field(default_factory=lambda: ["AP", "PA"])  # projections that are kept; empty: all
     separator: str = "|"  # between the values of one cell ("Atelectasis|Effusion"); empty: a cell is one value
-    validation_fraction: float = 0.1  # of the patients, when the table has no split column
-    test_fraction: float = 0.2  # the same; Morpho-MNIST has its own test part
-    split_seed: int = 0  # which patients these are
-    limit: int = 0  # rows read of each split, the first ones; 0 reads all
-    train: int = 8000  # simulated subjects
-    val: int = 1000
-    test: int = 1000
-    seed: int = 0  # of the simulated subjects
+    validation_fraction: float = bounded(0.1, above=0, below=1)  # of the patients, without a split column
+    test_fraction: float = bounded(0.2, above=0, below=1)  # the same; Morpho-MNIST has its own test part
+    split_seed: int = bounded(0, least=0)  # which patients these are
+    limit: int = bounded(0, least=0)  # rows read of each split, the first ones; 0 reads all
+    train: int = bounded(8000, least=1)  # simulated subjects
+    val: int = bounded(1000, least=1)
+    test: int = bounded(1000, least=1)
+    seed: int = bounded(0, least=0)  # of the simulated subjects
     knobs: dict[str, float] = field(default_factory=dict)  # of the simulator; others keep their default
-    workers: int = 0  # threads that decode images; 0 is the number of cores
+    workers: int = bounded(0, least=0)  # threads that decode images; 0 is the number of cores
 
 
 def check_config(config: DataConfig) -> None:
@@ -46,16 +46,7 @@ def check_config(config: DataConfig) -> None:
 
     Raises ConfigError, one line that names the key, what came and what was expected.
     """
-    if config.source not in SOURCES:
-        raise ConfigError(f"data.source: no source '{config.source}'; {nearest(config.source, SOURCES)}")
-    if config.uncertain not in UNCERTAIN:
-        raise ConfigError(f"data.uncertain: no way '{config.uncertain}'; {nearest(config.uncertain, UNCERTAIN)}")
-    for key, lowest in {"size": 1, "limit": 0, "train": 1, "val": 1, "test": 1, "workers": 0}.items():
-        if getattr(config, key) < lowest:
-            raise ConfigError(f"data.{key}: expected a whole number from {lowest} up, got {getattr(config, key)}")
-    for key in ("validation_fraction", "test_fraction"):
-        if not 0 < getattr(config, key) < 1:
-            raise ConfigError(f"data.{key}: expected a number between 0 and 1, got {getattr(config, key):g}")
+    check_bounds(config, "data.")
     if config.validation_fraction + config.test_fraction >= 1:
         raise ConfigError(
             "data.validation_fraction + data.test_fraction leave nothing to train on: "

@@ -14,8 +14,8 @@ import pandas as pd
 from causalcxr.data.collection import attribute_read_from
 from causalcxr.data.config import DataConfig
 from causalcxr.data.source import Unusable
-from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph
+from causalcxr.support.errors import DataError, nearest
 
 __all__ = ["CHEXPERT_FINDINGS", "Mentions", "Statements", "label_findings", "lists", "marks"]
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from causalcxr.data.config import DataConfig
 from causalcxr.data.source import Source, Unusable
-from causalcxr.errors import DataError, nearest
 from causalcxr.graph import Graph, Variable
+from causalcxr.support.errors import DataError, nearest
 
 __all__ = ["SPLITS", "Rejected", "find_columns", "patient_uniform", "read_table", "usable_rows"]
 

@@ -4,10 +4,10 @@
     image x = clip(m(z, pa) + s(z, pa) e)
 
 Parents enter the posterior and every layer of the decoder, as a scale and a shift per channel. With the config's
-`baseline` they also make the image that they alone foretell: the encoder sees only what the baseline misses, and
-the decoder adds to it. Otherwise the latents learn what the parents could have told, which costs them next to
-nothing (a binary parent is worth .7 of some hundred nats), and do(parent) moves an X-ray a third of the way. The
-decoder is kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
+`baseline` they also make an image that they alone predict: the encoder sees only the residual from it, and the
+decoder adds to it. Otherwise the latents learn what the parents determine, which costs them next to nothing (a
+binary parent is worth 0.7 of some hundred nats), and do(parent) moves an X-ray a third of the way. The decoder is
+kept apart from the prior and posterior networks, so that a counterfactual costs one lean decoder pass.
 
 A parent that has severities reaches the image through them alone: they lay a cover over the film that all of the
 above makes, posterior included, as if the parent were absent (`overlay.py`). With the config's `template` the
@@ -22,7 +22,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from causalcxr.errors import DataError
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
 from causalcxr.mechanisms.hvae_network import (
@@ -36,10 +35,11 @@ from causalcxr.mechanisms.hvae_network import (
     embedding_network,
 )
 from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
-from causalcxr.mechanisms.overlay import FORETOLD_PRICE, Cover, Overlay
-from causalcxr.mechanisms.severity import Severity, SeverityNoise
+from causalcxr.mechanisms.overlay import EXPECTED_PRICE, Cover, Overlay
+from causalcxr.mechanisms.severity import Causes, Severity, SeverityNoise
 from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
+from causalcxr.support.errors import DataError
 from causalcxr.values import Batch, image_to_float
 
 __all__ = ["HVAE", "Elbo", "HVAEConfig", "ImageNoise"]
@@ -52,15 +52,15 @@ _BASELINE_SCALE = 0.1  # of the baseline's regression, in [0, 1] units: about wh
 class ImageNoise:
     """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`.
 
-    `severity`: `(B, K)`, of the K severities that the image is made with; None without any. `frame`: features
-    `(B, F)` of the parents that the pixel noise lies in place for, so that it can be carried to others;
-    None of fresh white noise, which lies in place for all.
+    `severity`: `(B, K)`, of the K severities that the image is made with; None without any. `features`: `(B, F)`,
+    of the parents under which the pixel noise was abducted, so that it can be carried to others; None of fresh
+    white noise, which needs no carrying.
     """
 
     latents: tuple[Tensor, ...]
     pixel: Tensor
     severity: Tensor | None = None
-    frame: Tensor | None = None
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixel)
@@ -80,11 +80,11 @@ class ImageNoise:
     def redraw_pixel_noise(self, draws: Draws | None = None) -> "ImageNoise":
         """The same latents with a fresh `e`."""
         draws = draws or Draws(device=self.pixel.device)
-        return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype), frame=None)
+        return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype), features=None)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageNoise":
-        severity, frame = (None if part is None else function(part) for part in (self.severity, self.frame))
-        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel), severity, frame)
+        severity, features = (None if part is None else function(part) for part in (self.severity, self.features))
+        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel), severity, features)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Elbo:
     """What one encoder pass and one decoder pass give.
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
-    and scale `(B, C, H, W)`. `latents`, `frame`: as in ImageNoise. `aside`: `(B,)` in nats, what training
-    minimises beside the bound: how badly the parents alone foretell the image, and the price of what is laid over
-    it. `severity`: what the image was found to have of it; None if the mechanism knows of none.
+    and scale `(B, C, H, W)`. `latents`, `features`: as in ImageNoise. `auxiliary`: `(B,)` in nats, the auxiliary
+    loss that training adds to the bound: the baseline's regression, and the price of what a cover hides.
+    `severity`: what the image was measured to have of it; None if the mechanism has no severities.
     """
 
     nll: Tensor
@@ -102,15 +102,15 @@ class Elbo:
     loc: Tensor
     scale: Tensor
     latents: tuple[Tensor, ...]
-    aside: Tensor
-    frame: Tensor
+    auxiliary: Tensor
+    features: Tensor
     severity: SeverityNoise | None = None
 
     def noise(self, value: Tensor) -> ImageNoise:
         """The noise abducted in this pass; `value` is the image that the pass was given."""
         image = image_to_float(value, self.loc.dtype)
         severity = None if self.severity is None else self.severity.noise
-        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale), severity, self.frame)
+        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale), severity, self.features)
 
 
 class HVAE(Mechanism):
@@ -162,27 +162,31 @@ class HVAE(Mechanism):
         severity = draws.normal(n, len(self.severity.variables), dtype=dtype) if self.severity else None
         return ImageNoise(tuple(latents), pixel, severity)
 
-    def complete(self, noise: ImageNoise, parents: Batch) -> Batch:
+    def causes(self, noise: ImageNoise, parents: Batch) -> Causes:
         """The parents, and with them the severities that follow from the noise."""
         if self.severity is None or noise.severity is None:
-            return parents
-        return {**parents, **self.severity(noise.severity, parents)}
+            return Causes(parents)
+        return Causes(parents, self.severity(noise.severity, parents))
 
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
-        told = self._foretell(self.complete(noise, parents))
-        loc, scale, _ = self._decode(told, lambda layer, _: noise.latents[layer])
+        return self.make(noise, self.causes(noise, parents))
+
+    def make(self, noise: ImageNoise, causes: Causes) -> Tensor:
+        """The image `(B, C, H, W)` of given causes: severities may be set, like any variable between."""
+        conditions = self._condition(causes)
+        loc, scale, _ = self._decode(conditions, lambda layer, _: noise.latents[layer])
         pixel = noise.pixel
-        if self.template is not None and noise.frame is not None:
-            pixel = self.template.carry(pixel, told.features - noise.frame)
+        if self.template is not None and noise.features is not None:
+            pixel = self.template.carry(pixel, conditions.features - noise.features)
         return (loc + scale * pixel).clamp(0, 1)
 
     def film_features(self, parents: Batch) -> Tensor:
-        """Of the parents as the film knows them, `(B, F)`: of what has severities as if there were none."""
-        told = {p.name: parents[p.name] for p in self.parents}
+        """Features `(B, F)` of the parents as the film is made with them: those with severities are absent."""
+        values = {p.name: parents[p.name] for p in self.parents}
         if self.severity is not None:
-            told |= {name: torch.zeros_like(told[name]) for name in self.severity.of}
-        return self.parent_encoder(told)
+            values |= {name: torch.zeros_like(values[name]) for name in self.severity.of}
+        return self.parent_encoder(values)
 
     def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> ImageNoise:
         """A draw of the latents from the posterior and the pixel noise that goes with it.
@@ -196,12 +200,19 @@ class HVAE(Mechanism):
         elbo = self.elbo(value, parents, draws)
         return -(elbo.nll + elbo.kl)
 
-    def elbo(self, value: Tensor, parents: Batch, draws: Draws | None = None, disguise: bool = False) -> Elbo:
+    def elbo(
+        self,
+        value: Tensor,
+        parents: Batch,
+        draws: Draws | None = None,
+        evidence: Tensor | None = None,
+        augment: bool = False,
+    ) -> Elbo:
         """Both terms of the evidence lower bound, and all that the pass computed on the way.
 
-        `disguise`, for training: films without a finding are shown to the encoder under their neighbour's in the
-        batch, if that has one. What is under it is known here, and so the encoder learns to tell it from what
-        isn't hidden. The bound holds whatever the posterior is told.
+        `evidence` `(B, K)`: of the severities, if it was observed before. `augment`, for training: films without a
+        finding are shown to the encoder under their neighbour's cover, if that has one. What is under it is known
+        here, and so the encoder learns to infer it from what is visible. The bound holds for any posterior.
 
         Raises DataError: an image of another shape than the config's.
         """
@@ -209,13 +220,13 @@ class HVAE(Mechanism):
             got, expected = "x".join(map(str, value.shape[1:])), "x".join(map(str, self.event_shape))
             raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
-        severity = self.severity.abduct(image, parents, draws) if self.severity else None
-        told = self._foretell({**parents, **severity.values} if severity else parents)
-        film = image if self.template is None else self.template.take_back(image, told.features)
-        shown, shown_film, disguised = told, film, None
-        if disguise and severity is not None:
-            shown, shown_film, disguised = self._disguise(told, film, severity.values)
-        features = self.encoder(shown.missed(shown_film).detach())
+        severity = self.severity.abduct(image, parents, draws, evidence) if self.severity else None
+        conditions = self._condition(Causes(parents, severity.values if severity else None))
+        film = image if self.template is None else self.template.unwarp(image, conditions.features)
+        seen, seen_film, covered = conditions, film, None
+        if augment and severity is not None:
+            seen, seen_film, covered = self._augment(conditions, film, severity.values)
+        features = self.encoder(seen.residual(seen_film).detach())
         latents: list[Tensor] = []
         kl = severity.kl if severity else torch.zeros(len(image), device=image.device, dtype=image.dtype)
         state = None
@@ -223,70 +234,72 @@ class HVAE(Mechanism):
         def draw(layer: int, hidden: Tensor) -> Tensor:
             nonlocal kl, state
             prior, state = self.prior(layer, state, latents[-1] if latents else None)
-            loc, log_scale = self.posterior(layer, hidden, features, told.embedding)
+            loc, log_scale = self.posterior(layer, hidden, features, conditions.embedding)
             loc = loc + prior[0]  # relative to the prior: a posterior that learns nothing costs nothing
             kl = kl + _gaussian_kl(loc, log_scale, *prior)
             noise = draws.normal(*loc.shape, dtype=loc.dtype)
             latents.append(loc + log_scale.exp() * noise)
             return latents[-1]
 
-        loc, scale, cover = self._decode(told, draw)
-        if disguised is not None:  # no reason to be less sure of films that are seen
-            scale = torch.where(disguised, scale.detach(), scale)
+        loc, scale, cover = self._decode(conditions, draw)
+        if covered is not None:  # the decoder's scale must not grow because the encoder saw less
+            scale = torch.where(covered, scale.detach(), scale)
         nll = -discretised_gaussian_log_prob(image, loc, scale).sum(dim=(1, 2, 3))
-        aside = told.regression(film)
-        if self.severity is not None and told.cover is not None and cover is not None:
-            aside = aside + self.severity.price * (cover.area + FORETOLD_PRICE * told.cover.area)
-        return Elbo(nll, kl, loc, scale, tuple(latents), aside, told.features, severity)
+        auxiliary = conditions.regression_loss(film)
+        if self.severity is not None and conditions.cover is not None and cover is not None:
+            auxiliary = auxiliary + self.severity.price * (cover.area + EXPECTED_PRICE * conditions.cover.area)
+        return Elbo(nll, kl, loc, scale, tuple(latents), auxiliary, conditions.features, severity)
 
     def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
-        """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and what it has aside."""
-        return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.aside
+        """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and the auxiliary loss."""
+        return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.auxiliary
 
-    def _foretell(self, parents: Batch) -> "_Foretold":
-        """What parents, and severities if there are any, say of the image before a latent is drawn."""
-        features = self.film_features(parents)
+    def _condition(self, causes: Causes) -> "_Conditions":
+        """What the causes say of the image before a latent is drawn."""
+        features = self.film_features(causes.parents)
         embedding, baseline = self.embed(features), None
         if self.template is not None:
             baseline = self.template(features)
         elif self.baseline is not None:
             baseline = self.baseline(embedding)
-        return _Foretold(features, embedding, baseline, self._foretell_cover(features, parents))
+        return _Conditions(features, embedding, baseline, self._expected_cover(features, causes.severities))
 
-    def _foretell_cover(self, features: Tensor, severities: Batch) -> Cover | None:
+    def _expected_cover(self, features: Tensor, severities: Tensor | None) -> Cover | None:
         """What lies over a film of these features, with these severities."""
-        if self.severity is None or self.overlay is None:
+        if self.severity is None or self.overlay is None or severities is None:
             return None
-        counted = self.severity.encoder(self.severity.counted(severities))
-        return self.overlay.foretell(torch.cat([features, counted], dim=-1), self.severity.amount(severities))
+        joint = torch.cat([features, self.severity.encode(severities)], dim=-1)
+        return self.overlay.expected(joint, self.severity.total(severities))
 
-    def _disguise(self, told: "_Foretold", film: Tensor, severities: Batch) -> tuple["_Foretold", Tensor, Tensor]:
+    def _augment(
+        self, conditions: "_Conditions", film: Tensor, severities: Tensor
+    ) -> tuple["_Conditions", Tensor, Tensor]:
         """Films that nothing lies over, under what the next one in the batch shows where it has its cover.
 
-        Returns what the encoder is to take as foretold and as the films, and the rows in disguise `(B, 1, 1, 1)`.
+        Returns the conditions and films that the encoder sees, and the rows that are covered `(B, 1, 1, 1)`.
         """
-        assert told.cover is not None
+        assert conditions.cover is not None
         neighbour = (torch.arange(len(film), device=film.device) ^ 1).clamp_max(len(film) - 1)
-        there = told.cover.amount > 0
-        rows = ~there & there[neighbour]
-        lent = {name: torch.where(rows.flatten(), x[neighbour], x) for name, x in severities.items()}
-        cover = self._foretell_cover(told.features, lent)
+        has_cover = conditions.cover.amount > 0
+        rows = ~has_cover & has_cover[neighbour]
+        borrowed = torch.where(rows.flatten()[:, None], severities[neighbour], severities)
+        cover = self._expected_cover(conditions.features, borrowed)
         assert cover is not None
-        shown_film = torch.where(rows, cover.laid(film[neighbour], film), film)
-        return replace(told, cover=cover), shown_film, rows
+        seen_film = torch.where(rows, cover.transplant(film[neighbour], film), film)
+        return replace(conditions, cover=cover), seen_film, rows
 
     def _decode(
-        self, told: "_Foretold", latent: Callable[[int, Tensor], Tensor]
+        self, conditions: "_Conditions", latent: Callable[[int, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Cover | None]:
         """Mean and scale of the image `(B, C, H, W)`, and what of it is laid over the film."""
-        loc, scale, hidden = self.decoder(told.embedding, told.baseline, latent)
-        cover = None
-        if self.overlay is not None and told.cover is not None:
-            cover, cover_scale = self.overlay(told.cover, hidden)
-            loc, scale = (told.cover.spare(cover.spare(part)) for part in (loc, scale))
+        loc, scale, hidden = self.decoder(conditions.embedding, conditions.baseline, latent)
+        cover, expected = None, conditions.cover
+        if self.overlay is not None and expected is not None:
+            cover, cover_scale = self.overlay(expected, hidden)
+            loc, scale = (expected.stop_gradient(cover.stop_gradient(part)) for part in (loc, scale))
             loc, scale = cover.over(loc), torch.lerp(scale, cover_scale, cover.opacity)
         if self.template is not None:
-            loc, scale = self.template.place(torch.cat([loc, scale], dim=1), told.features).chunk(2, dim=1)
+            loc, scale = self.template.warp(torch.cat([loc, scale], dim=1), conditions.features).chunk(2, dim=1)
         return loc, scale, cover
 
     def _draws(self, draws: Draws | None) -> Draws:
@@ -298,8 +311,8 @@ class HVAE(Mechanism):
 
 
 @dataclass(frozen=True)
-class _Foretold:
-    """What is known before a latent is drawn: of the film its features, embedding and baseline; what covers it."""
+class _Conditions:
+    """What is known before a latent is drawn: features, embedding and baseline of the film; what covers it."""
 
     features: Tensor
     embedding: Tensor
@@ -311,17 +324,17 @@ class _Foretold:
         """The baseline with the cover over it."""
         return self.baseline if self.baseline is None or self.cover is None else self.cover.over(self.baseline)
 
-    def missed(self, image: Tensor) -> Tensor:
-        """What the encoder is to tell the latents of."""
-        foretold = self.image
-        missed = image - (0.5 if foretold is None else foretold)
-        return missed if self.cover is None else self.cover.hide(missed)
+    def residual(self, image: Tensor) -> Tensor:
+        """The encoder's input: what the causes alone do not predict, where it is visible."""
+        predicted = self.image
+        residual = image - (0.5 if predicted is None else predicted)
+        return residual if self.cover is None else self.cover.mask(residual)
 
-    def regression(self, image: Tensor) -> Tensor:
-        """Half the squared distance of what is foretold to the image, `(B,)`; 0 without a baseline."""
-        foretold = self.image
-        missed = torch.zeros_like(image) if foretold is None else image - foretold
-        return 0.5 * (missed / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
+    def regression_loss(self, image: Tensor) -> Tensor:
+        """Half the squared distance of what is predicted to the image, `(B,)`; 0 without a baseline."""
+        predicted = self.image
+        residual = torch.zeros_like(image) if predicted is None else image - predicted
+        return 0.5 * (residual / _BASELINE_SCALE).square().sum(dim=(1, 2, 3))
 
 
 def _gaussian_kl(loc: Tensor, log_scale: Tensor, prior_loc: Tensor, prior_log_scale: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ are worth a factor of several.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from causalcxr.errors import ConfigError
+from causalcxr.support.bounds import bounded, bounded_list, check_bounds
+from causalcxr.support.errors import ConfigError
 
 __all__ = [
     "HEAD_GAIN",
@@ -37,7 +38,7 @@ _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL 
 _INITIAL_SCALE = 0.3  # of a pixel, before training: about the spread of an image in [0, 1]
 _LARGEST_SCALE = 0.5  # of a pixel; nothing in [0, 1] spreads wider
 # Before training the parents' embedding has entries of about 1, and moves every channel by about .3. With torch's
-# default, some thirty times fainter, the latents learn first what the parents could have told, and keep it:
+# default, some thirty times fainter, the latents learn first what the parents determine, and keep it:
 # do(parent) then moves the image half the way.
 _EMBEDDING_GAIN, _MODULATION_GAIN = 1.5, 0.3
 _BASELINE_SIDE = 16  # at most; the baseline is a mean over many people and has no fine detail
@@ -53,22 +54,22 @@ class HVAEConfig:
     channels at each. `encoder_blocks`, `decoder_blocks`: residual blocks at each; every decoder block is a layer
     of the hierarchy with `latents` channels of its own (0: no latent there). `embedding`: width of the parents'
     embedding. `beta`: weight of the KL term in the training loss (1: the evidence lower bound). `scale_floor`:
-    smallest pixel scale, in [0, 1] units. `baseline`: start from the image that the parents alone foretell; for
+    smallest pixel scale, in [0, 1] units. `baseline`: start from the image that the parents alone predict; for
     images that lie on top of each other, such as X-rays, and not for digits. `template`: solve for that image in
     closed form instead of training it, and let the parents move what it shows. `checkpoint`: recompute activations
     in the backward pass, for large images on a GPU.
     """
 
-    size: int = 64
-    stem: int = 2
-    resolutions: list[int] = field(default_factory=lambda: [32, 16, 8, 4, 1])
-    widths: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 128])
-    encoder_blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1, 1])
-    decoder_blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1, 1])
-    latents: list[int] = field(default_factory=lambda: [4, 8, 8, 16, 32])
-    embedding: int = 64
-    beta: float = 1.0
-    scale_floor: float = 0.0005
+    size: int = bounded(64, least=1)
+    stem: int = bounded(2, least=1)
+    resolutions: list[int] = bounded_list([32, 16, 8, 4, 1], least=1)
+    widths: list[int] = bounded_list([32, 48, 64, 96, 128], least=1)
+    encoder_blocks: list[int] = bounded_list([1, 1, 1, 1, 1], least=0)
+    decoder_blocks: list[int] = bounded_list([1, 1, 1, 1, 1], least=1)
+    latents: list[int] = bounded_list([4, 8, 8, 16, 32], least=0)
+    embedding: int = bounded(64, least=1)
+    beta: float = bounded(1.0, least=0)
+    scale_floor: float = bounded(0.0005, above=0)
     baseline: bool = True
     template: bool = False
     checkpoint: bool = False
@@ -84,7 +85,7 @@ def embedding_network(width: int, embedding: int) -> nn.Module:
 
 
 class Baseline(nn.Module):
-    """What an embedding of parents alone foretells, `(B, channels, size, size)`: smooth, from a coarse grid.
+    """The image that the parents alone predict, `(B, channels, size, size)`: smooth, from a coarse grid.
 
     `start`: its value before training.
     """
@@ -110,15 +111,15 @@ class _Block(nn.Module):
         super().__init__()
         self.inner = _conv(width, width, resolution)
         self.outer = nn.Conv2d(width, width, 1)
-        self.film = from_embedding(embedding, 2 * width) if embedding else None
+        self.modulation = from_embedding(embedding, 2 * width) if embedding else None
 
     def forward(self, hidden: Tensor, embedding: Tensor | None = None) -> Tensor:
-        inner = modulate(self.inner(F.silu(hidden)), self.film, embedding)
+        inner = modulate(self.inner(F.silu(hidden)), self.modulation, embedding)
         return hidden + self.outer(F.silu(inner))
 
 
 class Encoder(nn.Module):
-    """An image, or what the baseline misses of it, to one feature map per resolution, finest first.
+    """An image, or its residual from the baseline, to one feature map per resolution, finest first.
 
     It goes down to the coarsest resolution that has a latent.
     """
@@ -168,11 +169,11 @@ class _PosteriorHead(nn.Module):
     def __init__(self, layer: "_Layer", embedding: int):
         super().__init__()
         self.inner = _conv(layer.width, layer.width, layer.side)
-        self.film = from_embedding(embedding, 2 * layer.width)
+        self.modulation = from_embedding(embedding, 2 * layer.width)
         self.outer = nn.Conv2d(layer.width, 2 * layer.latents, 1)
 
     def forward(self, joint: Tensor, embedding: Tensor) -> Tensor:
-        return self.outer(F.silu(modulate(self.inner(F.silu(joint)), self.film, embedding)))
+        return self.outer(F.silu(modulate(self.inner(F.silu(joint)), self.modulation, embedding)))
 
 
 class Prior(nn.Module):
@@ -223,12 +224,12 @@ class Decoder(nn.Module):
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
         self.enter = len(layers) - config.decoder_blocks[0]  # the first layer at the finest resolution
         if config.baseline or config.template:
-            self.see_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
+            self.from_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
         self.inject = nn.ModuleList(nn.Conv2d(a.latents, a.width, 1) for a in layers if a.latents)
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(layers))
         last = layers[-1]
-        self.film = from_embedding(config.embedding, 2 * last.width)
+        self.modulation = from_embedding(config.embedding, 2 * last.width)
         self.head = nn.Conv2d(last.width, 2 * channels * config.stem**2, 1)
         with torch.no_grad():
             assert self.head.bias is not None
@@ -249,12 +250,12 @@ class Decoder(nn.Module):
             if i:
                 hidden = self.up[i - 1](hidden)
             if i == self.enter and baseline is not None:
-                hidden = hidden + self.see_baseline(_fold(baseline - 0.5, self.unfold))
+                hidden = hidden + self.from_baseline(_fold(baseline - 0.5, self.unfold))
             if self.stochastic[i]:
                 hidden = hidden + self.inject[drawn](latent(drawn, hidden))
                 drawn += 1
             hidden = _run(block, self.recompute, hidden, embedding)
-        pixels = self.head(F.silu(modulate(hidden, self.film, embedding)))
+        pixels = self.head(F.silu(modulate(hidden, self.modulation, embedding)))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
             loc, scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
@@ -317,11 +318,11 @@ def scale_logit(scale: float) -> float:
     return math.log(scale / (_LARGEST_SCALE - scale))
 
 
-def modulate(hidden: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:
+def modulate(hidden: Tensor, modulation: nn.Module | None, embedding: Tensor | None) -> Tensor:
     """`hidden * (1 + scale) + shift` per channel, both linear in the parents' embedding."""
-    if film is None:
+    if modulation is None:
         return hidden
-    scale, shift = film(embedding)[:, :, None, None].chunk(2, dim=1)
+    scale, shift = modulation(embedding)[:, :, None, None].chunk(2, dim=1)
     return torch.addcmul(shift, hidden, 1 + scale)
 
 
@@ -343,7 +344,8 @@ def _scale_weight(conv: nn.Conv2d, gain: float) -> None:
 
 
 def check_config(config: HVAEConfig) -> None:
-    """Refuse lists that do not fit one another or the image's size."""
+    """Refuse impossible values, and lists that do not fit one another or the image's size."""
+    check_bounds(config, "image.")
     sides = list(config.resolutions)
     for key in ("widths", "encoder_blocks", "decoder_blocks", "latents"):
         if len(getattr(config, key)) != len(sides):
@@ -355,9 +357,5 @@ def check_config(config: HVAEConfig) -> None:
     for fine, coarse in pairwise(sides):
         if coarse < 1 or fine % coarse or fine == coarse:
             raise ConfigError(f"image.resolutions: {fine} is no proper multiple of the next entry, {coarse}")
-    if min(*config.widths, *config.decoder_blocks) < 1 or min(*config.encoder_blocks, *config.latents) < 0:
-        raise ConfigError("image: widths and decoder_blocks must be above 0, encoder_blocks and latents 0 or more")
     if not any(config.latents):
         raise ConfigError("image.latents: all 0, expected at least one above 0")
-    if config.scale_floor <= 0:
-        raise ConfigError(f"image.scale_floor: got {config.scale_floor:g}, expected a number above 0")

@@ -1,11 +1,12 @@
 """Likelihood of an 8-bit image: a Gaussian per pixel, integrated over the width of a grey level."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["LEVELS", "bits_per_dim", "discretised_gaussian_log_prob", "pixel_noise"]
+__all__ = ["LEVELS", "bits_per_dimension", "discretised_gaussian_log_prob", "pixel_noise"]
 
 LEVELS = 256
 _STEP = 1.0 / (LEVELS - 1)  # distance of two grey levels in [0, 1]
@@ -51,6 +52,6 @@ def pixel_noise(image: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     return torch.where(censored, torch.zeros_like(noise), noise)
 
 
-def bits_per_dim(nats: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-    """Negative log-likelihood `(B,)` in nats per image, as bits per pixel and channel."""
+def bits_per_dimension(nats: Tensor, event_shape: Sequence[int]) -> Tensor:
+    """Nats per image `(B,)` as bits per pixel and channel; `event_shape` is `(C, H, W)`."""
     return nats / (math.prod(event_shape) * math.log(2))

@@ -3,13 +3,15 @@
     mean of the image = (1 - o) film + o cover        o = 1 - exp(-amount * thickness)
 
 The film is what the latents and the other parents make, as if there were no finding; `amount` is the sum of the
-finding's severities. With none nothing is laid over: taking a finding away uncovers the film, and leaves alone
-what it never covered. Four things make the finding be laid over and not drawn into the film, where it would stay.
-Hidden pixels have a price, which an effusion is worth, and a haze over everybody hardly is. The encoder sees
-little of what the severities alone foretell to be hidden; else the latents, which learn faster than anything that
-depends on a parent, would take an effusion for a high diaphragm. What is covered teaches the film as little, or it
-would grow brighter there. And in training some films without the finding are shown to the encoder under another's,
-so that it learns to tell what is hidden from what isn't.
+finding's severities. With none nothing is laid over: removing a finding uncovers the film, and leaves alone what
+it never covered. Four things keep the finding in the cover and out of the film, where it would stay:
+
+- a hidden pixel has a price, which an effusion is worth, and a haze over everybody hardly is;
+- the encoder sees little of what the severities alone predict to be hidden: the latents, which learn faster than
+  anything that depends on a parent, would otherwise take an effusion for a high diaphragm;
+- the film receives as little gradient from covered pixels (a stop-gradient), or it would grow brighter there;
+- augmentation: in training some films without the finding are shown to the encoder under another film's cover, so
+  that it learns to infer what is hidden from what is visible.
 """
 
 from dataclasses import dataclass, replace
@@ -30,14 +32,14 @@ from causalcxr.mechanisms.hvae_network import (
     scale_logit,
 )
 
-__all__ = ["FORETOLD_PRICE", "Cover", "Overlay"]
+__all__ = ["EXPECTED_PRICE", "Cover", "Overlay"]
 
 _WIDTH = 24  # channels of the network that draws the edges
 _INITIAL_DEPTH = -2.0  # before the softplus: thin, and not so thin that nothing would learn
-_INITIAL_SHADE, _SHADE_GAIN = 0.1, 4.0  # before the sigmoid: a cover of .6, brighter than a lung
+_INITIAL_SHADE, _SHADE_GAIN = 0.1, 4.0  # before the sigmoid: a cover of 0.6, brighter than a lung
 _INITIAL_SCALE = 0.1  # of the pixels that are covered, in [0, 1] units
 _HIDING = 2  # power of what shows through: of a half-covered pixel the encoder sees a quarter
-FORETOLD_PRICE = 1 / 6  # of a pixel that is foretold to be covered, in that of one that is
+EXPECTED_PRICE = 1 / 6  # of a pixel that the parents alone predict to be covered, in that of one that is
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Cover:
     """What is laid over a film.
 
     `amount` `(B, 1, 1, 1)`; `depth` `(B, 1, H, W)` and `shade` `(B, C, H, W)`: thickness and brightness before
-    they are squeezed into their ranges; `embedding` `(B, E)`: of all that foretells them.
+    they are squeezed into their ranges; `embedding` `(B, E)`: of all that predicts them.
     """
 
     amount: Tensor
@@ -68,27 +70,27 @@ class Cover:
         return torch.lerp(film, torch.sigmoid(_SHADE_GAIN * self.shade), self.opacity)
 
     @cached_property
-    def seen(self) -> Tensor:
-        """Share of what the encoder is shown that it sees, `(B, 1, H, W)`."""
+    def visibility(self) -> Tensor:
+        """Share of each pixel that the encoder sees, `(B, 1, H, W)`."""
         return (1 - self.opacity) ** _HIDING
 
-    def hide(self, residual: Tensor) -> Tensor:
-        """What the encoder sees of what it is shown, `(B, C, H, W)`."""
-        return residual * self.seen
+    def mask(self, residual: Tensor) -> Tensor:
+        """What the encoder sees of a residual `(B, C, H, W)`."""
+        return residual * self.visibility
 
-    def spare(self, film: Tensor) -> Tensor:
-        """The same film, which is taught as little by what is covered as the encoder sees of it."""
-        return torch.lerp(film.detach(), film, self.seen.detach())
+    def stop_gradient(self, film: Tensor) -> Tensor:
+        """The same film, whose gradient is scaled by the visibility: covered pixels teach it little."""
+        return torch.lerp(film.detach(), film, self.visibility.detach())
 
-    def laid(self, image: Tensor, film: Tensor) -> Tensor:
-        """Another image in the place of the film where the cover is, softly; the cover learns nothing from it."""
-        return torch.lerp(film, image, (1 - self.seen.square()).detach())
+    def transplant(self, image: Tensor, film: Tensor) -> Tensor:
+        """The film with another image in its place where the cover is, softly; no gradient reaches the cover."""
+        return torch.lerp(film, image, (1 - self.visibility.square()).detach())
 
 
 class Overlay(nn.Module):
-    """What severities lay over a film: `foretell` says roughly, from parents alone, where; `forward` draws it.
+    """What severities lay over a film: `expected` predicts it roughly, from parents alone; `forward` draws it.
 
-    `features`: width of what it is foretold by.
+    `features`: width of what `expected` predicts it from.
     """
 
     def __init__(self, config: HVAEConfig, channels: int, features: int):
@@ -107,19 +109,19 @@ class Overlay(nn.Module):
             self.head.bias.zero_()
             self.head.bias[-channels * config.stem**2 :] = scale_logit(_INITIAL_SCALE)
 
-    def foretell(self, features: Tensor, amount: Tensor) -> Cover:
+    def expected(self, features: Tensor, amount: Tensor) -> Cover:
         """From the features `(B, width)` and the amount `(B,)` of all that is laid over: the cover, smooth."""
         embedding = self.embed(features)
         return Cover(amount[:, None, None, None], self.depth(embedding), self.shade(embedding), embedding)
 
-    def forward(self, foretold: Cover, hidden: Tensor) -> tuple[Cover, Tensor]:
+    def forward(self, expected: Cover, hidden: Tensor) -> tuple[Cover, Tensor]:
         """The cover with its edges, and the scale of its pixels `(B, C, H, W)`, from the decoder's feature map."""
         first, second = self.modulations
-        hidden = modulate(self.enter(F.silu(hidden)), first, foretold.embedding)
-        hidden = modulate(self.inner(F.silu(hidden)), second, foretold.embedding)
+        hidden = modulate(self.enter(F.silu(hidden)), first, expected.embedding)
+        hidden = modulate(self.inner(F.silu(hidden)), second, expected.embedding)
         pixels = self.head(F.silu(hidden))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = F.pixel_shuffle(pixels.to(torch.promote_types(pixels.dtype, torch.float32)), self.unfold)
             depth, shade, scale = pixels.split([1, self.channels, self.channels], dim=1)
-            cover = replace(foretold, depth=foretold.depth + depth, shade=foretold.shade + shade)
+            cover = replace(expected, depth=expected.depth + depth, shade=expected.shade + shade)
             return cover, bounded_scale(scale)

@@ -16,6 +16,7 @@ from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism
 from causalcxr.mechanisms.conditioner import Conditioner
 from causalcxr.randomness import Draws
+from causalcxr.support.bounds import bounded
 from causalcxr.values import Batch
 
 __all__ = ["SplineConfig", "SplineMechanism"]
@@ -25,9 +26,9 @@ __all__ = ["SplineConfig", "SplineMechanism"]
 class SplineConfig:
     """Conditional spline flow: `bins` pieces on [-bound, bound], identity beyond; `hidden` units."""
 
-    bins: int = 8
-    bound: float = 4.0
-    hidden: int = 64
+    bins: int = bounded(8, least=2)
+    bound: float = bounded(4.0, above=0)
+    hidden: int = bounded(64, least=1)
 
 
 class SplineMechanism(Mechanism):

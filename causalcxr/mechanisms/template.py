@@ -1,13 +1,13 @@
-"""What parents alone foretell of an image, by least squares: a mean film, what grows brighter, and what moves.
+"""What parents alone predict of an image, by least squares: a mean film, what grows brighter, and what moves.
 
     template(parents) = mean + sum over k of feature_k brightness_k
     image            := warp(film, displacement)     displacement = sum over k of feature_k field_k
 
-Age lowers the collar bones, a man's chest is wider: edges and ribs move, finer than any latent can tell.
+Age lowers the collar bones, a man's chest is wider: edges and ribs move, finer than any latent resolves.
 Regressed on the parents, an image changes by `-gradient of the mean * field` where things move, and by something
-smooth where they grow brighter, so the means of a training split tell the fields. They are solved for in closed
-form, with smoothness as the prior; then images are taken back to where the average person has everything, and
-regressed again. A network that learns the same by gradient steps finds much that is not there.
+smooth where they grow brighter, so the means of a training split determine the fields. They are solved for in
+closed form, with smoothness as the prior; then images are warped back to where the average person has everything,
+and regressed again. A network that learns the same by gradient steps finds much that is not there.
 """
 
 from collections.abc import Callable, Iterable
@@ -52,28 +52,28 @@ class Template(nn.Module):
         self.register_buffer("reference", torch.zeros(features))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The film `(B, C, H, W)` that the features `(B, K)` foretell, where the average person has everything."""
+        """The film `(B, C, H, W)` that the features `(B, K)` predict, where the average person has everything."""
         with torch.autocast(features.device.type, enabled=False):
             change = (features - self.reference).to(self.mean.dtype)
             return self.mean + torch.einsum("bk,kchw->bchw", change, self.brightness)
 
-    def place(self, film: Tensor, features: Tensor) -> Tensor:
+    def warp(self, film: Tensor, features: Tensor) -> Tensor:
         """Move a film `(B, C, H, W)` to where people with the features `(B, K)` have everything."""
-        return self._warp(film, features - self.reference, "bilinear")
+        return self._resample(film, features - self.reference, "bilinear")
 
-    def take_back(self, image: Tensor, features: Tensor) -> Tensor:
-        """Undo `place`, to first order in the displacement."""
-        return self._warp(image, self.reference - features, "bilinear")
+    def unwarp(self, image: Tensor, features: Tensor) -> Tensor:
+        """Undo `warp`, to first order in the displacement."""
+        return self._resample(image, self.reference - features, "bilinear")
 
     def carry(self, detail: Tensor, change: Tensor) -> Tensor:
         """Move detail `(B, C, H, W)` along with a change of the features `(B, K)`; bit for bit itself without one.
 
         Cubic interpolation, which blurs fine detail less.
         """
-        moved = self._warp(detail, change, "bicubic")
+        moved = self._resample(detail, change, "bicubic")
         return torch.where((change != 0).any(dim=1)[:, None, None, None], moved, detail)
 
-    def _warp(self, image: Tensor, change: Tensor, mode: str) -> Tensor:
+    def _resample(self, image: Tensor, change: Tensor, mode: str) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):
             shift = torch.einsum("bk,kdij->bdij", change.to(self.field.dtype), self.field)
             shift = F.interpolate(shift, size=image.shape[-1], mode="bilinear", align_corners=False)
@@ -90,12 +90,10 @@ class Template(nn.Module):
         The other causes are held fixed, and absent from the template where they are 0. Goes over the rows twice.
         """
         self.field.zero_()
-        placed = _regress((features, others, _shrink(images)) for features, others, images in rows())
-        self.reference.copy_(placed.reference)
-        self.field.copy_(_solve(placed, self.field.shape[-1]))
-        film = _regress(
-            (features, others, self.take_back(images, features)) for features, others, images in rows()
-        )
+        means = _regress((features, others, _shrink(images)) for features, others, images in rows())
+        self.reference.copy_(means.reference)
+        self.field.copy_(_solve(means, self.field.shape[-1]))
+        film = _regress((features, others, self.unwarp(images, features)) for features, others, images in rows())
         self.mean.copy_(film.mean)
         self.brightness.copy_(film.slopes)
 

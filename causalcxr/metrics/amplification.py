@@ -15,13 +15,12 @@ from torch.nn import functional as F
 
 from causalcxr.graph import Graph, Variable
 from causalcxr.metrics.auroc import Task, make_task, task_auroc
+from causalcxr.metrics.entries import Key
 from causalcxr.metrics.intervals import Interval, absolute_interval, bootstrap, mean_interval, percentile_interval
 from causalcxr.predictors.predictor import Prediction
 from causalcxr.values import Batch
 
 __all__ = ["Population", "Resampled", "Trial", "drift", "measure_drift", "measure_trial", "off_target"]
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -3,35 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from causalcxr.graph import Graph
-from causalcxr.metrics.interventions import describe
-from causalcxr.randomness import Draws
-from causalcxr.scm import StructuralCausalModel
-from causalcxr.values import encode_intervention
+from causalcxr.values import describe
 
-__all__ = ["INTERVENTIONAL_DEFINITION", "interventional_means", "sample_attributes"]
+__all__ = ["INTERVENTIONAL_DEFINITION", "interventional_means"]
 
 INTERVENTIONAL_DEFINITION = (
     "{statistic} of '{name}' in the population described by do({do}): mean over draws from {who}. The interval is "
     "that of the draws (no training or sampling uncertainty of the model)."
 )
-
-
-@torch.no_grad()
-def sample_attributes(
-    scm: StructuralCausalModel, n: int, do: Mapping[str, Any] | None = None, seed: int | None = None
-) -> dict[str, Tensor]:
-    """n draws `(n,)` of every attribute, as `scm.sample` makes them, without decoding an image."""
-    draws, values = Draws(seed, scm.device), {}
-    fixed = encode_intervention(scm.graph, do, n, scm.device, scm.dtype)
-    for name in scm.graph.attributes:
-        mechanism = scm.mechanism(name)
-        noise = mechanism.sample_noise(n, draws)  # drawn even where it is not used: do shifts no other draw
-        values[name] = fixed[name] if name in fixed else mechanism(noise, values)
-    return values
 
 
 def interventional_means(

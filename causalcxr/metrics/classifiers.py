@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from causalcxr.graph import Graph, Variable
 from causalcxr.metrics.auroc import make_task, task_auroc
+from causalcxr.metrics.entries import Key
 from causalcxr.metrics.intervals import Interval, absolute_interval, bootstrap, mean_interval, percentile_interval
 from causalcxr.predictors.calibration import confidence_bins
 from causalcxr.predictors.predictor import Prediction, Predictor
@@ -15,7 +16,6 @@ from causalcxr.values import Batch
 
 __all__ = ["CALIBRATION_DEFINITION", "CLASSIFIER_DEFINITIONS", "measure_classifier"]
 
-Key = tuple[str, ...]
 CLASSIFIER_DEFINITIONS = {
     "auroc": "AUROC in points (0 to 100) of the {who} for '{name}' on the factual test images; with three labels "
     "or more the mean over labels against the rest, of a number for lying above the training median.",

@@ -4,26 +4,24 @@ Values are keyed by tuples such as `("exact", "model", "age", "error")`, which `
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from causalcxr.interventions import draw_other_values
 from causalcxr.mechanisms.hvae import HVAE, Elbo, ImageNoise
-from causalcxr.mechanisms.likelihood import bits_per_dim
+from causalcxr.mechanisms.likelihood import bits_per_dimension
+from causalcxr.mechanisms.severity import Causes
 from causalcxr.metrics import exact
 from causalcxr.metrics.composition import composition, reversibility
-from causalcxr.metrics.interventions import draw_other_values
+from causalcxr.metrics.entries import Rows
 from causalcxr.metrics.truth import Truth
-from causalcxr.randomness import Draws
+from causalcxr.randomness import Draws, seed_of
 from causalcxr.scm import Abduction, StructuralCausalModel
-from causalcxr.training import seed_of
-from causalcxr.values import Batch, image_to_float
+from causalcxr.values import Batch
 
-__all__ = ["Key", "Rows", "abduct", "measure_exact", "measure_images"]
-
-Key = tuple[str, ...]
-Rows = dict[Key, Tensor]
+__all__ = ["measure_exact", "measure_images"]
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,6 @@ class Drawn:
     names: tuple[str, ...]
     values: Mapping[str, Tensor]
     batches: Sequence[Mapping[str, Tensor]]
-
-
-@torch.no_grad()
-def abduct(scm: StructuralCausalModel, batch: Batch, seed: int) -> tuple[Abduction, Elbo]:
-    """What `scm.abduct` gives, and the evidence lower bound that the same pass computed."""
-    assert scm.graph.image is not None
-    factual = {name: batch[name].to(scm.device) for name in scm.graph.variables}
-    factual[scm.graph.image] = image = image_to_float(factual[scm.graph.image], scm.dtype)
-    draws = Draws(seed, scm.device)
-    elbo = scm.image_mechanism.elbo(image, factual, draws)
-    noise = {name: scm.mechanism(name).abduct(factual[name], factual, draws) for name in scm.graph.attributes}
-    return Abduction({**noise, scm.graph.image: elbo.noise(image)}, factual), elbo
 
 
 @torch.no_grad()
@@ -67,8 +53,8 @@ def measure_images(
     image, mechanism = abduction.factual[scm.graph.image], scm.image_mechanism
     shape = tuple(image.shape[1:])
     rows: Rows = {
-        ("image", "bits_per_dimension"): bits_per_dim(elbo.nll + elbo.kl, shape),
-        ("image", "training_loss"): bits_per_dim(mechanism.loss(elbo), shape),
+        ("image", "bits_per_dimension"): bits_per_dimension(elbo.nll + elbo.kl, shape),
+        ("image", "training_loss"): bits_per_dimension(mechanism.loss(elbo), shape),
     }
     noise = elbo.noise(image)
     composed = composition(mechanism, image, abduction.factual, noise, cycles, Draws(seed + 1, scm.device))
@@ -129,8 +115,8 @@ def _measure_given(
     for name in severity.of:
         i = drawn.names.index(name)
         given = severity.observe((image + true_effects[:, i]).clamp(0, 1))
-        changed = {**abduction.factual, name: drawn.values[name], **given}
-        effect = mechanism(replace(noise, severity=None), changed) - image
+        changed = {**abduction.factual, name: drawn.values[name]}
+        effect = mechanism.make(noise, Causes(changed, given)) - image
         rows |= _measure_error("given", name, effect, true_effects[:, i])
     return rows
 

@@ -8,21 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalcxr.graph import Graph
 from causalcxr.metrics.amplification import Population, Trial
 from causalcxr.metrics.truth import Truth
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.scm import Abduction, StructuralCausalModel
 from causalcxr.values import Batch
 
-__all__ = ["Sight", "importance_weights", "join_trials", "look", "marginal_values", "score_batch"]
+__all__ = ["Scored", "importance_weights", "join_trials", "score_batch", "score_images"]
 
 
 MARGINAL_DRAWS = 512  # training rows that stand for a marginal
 
 
 @dataclass(frozen=True)
-class Sight:
+class Scored:
     """What an evaluator says of a batch of images: predictions, features `(B, F)`; with their attributes."""
 
     prediction: Prediction
@@ -31,7 +30,7 @@ class Sight:
 
 
 @torch.no_grad()
-def look(evaluator: Predictor, images: Sequence[Tensor], labels: Sequence[Batch]) -> list[Sight]:
+def score_images(evaluator: Predictor, images: Sequence[Tensor], labels: Sequence[Batch]) -> list[Scored]:
     """All sets of images in one pass, rounded to 8 bits as the evaluator knows images. Results on the CPU."""
     device = evaluator.temperature.device
     joined = torch.cat([image.to(device) for image in images])
@@ -40,19 +39,13 @@ def look(evaluator: Predictor, images: Sequence[Tensor], labels: Sequence[Batch]
     size = len(images[0])
     names = [variable.name for variable in evaluator.variables]
     return [
-        Sight(
+        Scored(
             {name: predicted[name][i * size : (i + 1) * size].cpu() for name in names},
             features[i * size : (i + 1) * size].cpu(),
             {name: label[name].cpu() for name in names},
         )
         for i, label in enumerate(labels)
     ]
-
-
-def marginal_values(graph: Graph, train: Batch, names: Sequence[str], n: int, seed: int) -> dict[str, Tensor]:
-    """For every attribute a value `(n,)` to intervene with: a draw from the training split, whatever the row's."""
-    generator = torch.Generator().manual_seed(seed)
-    return {name: train[name][torch.randint(len(train[name]), (n,), generator=generator)] for name in names}
 
 
 @torch.no_grad()
@@ -63,7 +56,7 @@ def score_batch(
     values: Mapping[str, Tensor],
     truth: Truth | None,
     ids: Tensor,
-) -> dict[str, Sight]:
+) -> dict[str, Scored]:
     """The evaluator on the factual images (`factual`), and for each intervention on the model's counterfactuals
     (its name) and on the exact ones (`exact NAME`, simulated data only).
 
@@ -78,14 +71,14 @@ def score_batch(
         for name, do in interventions.items():
             exact = truth.images(ids, do, "direct").to(abduction.factual[image])
             batches[f"exact {name}"] = batches[name] | {image: exact}
-    seen = look(evaluator, [b[image] for b in batches.values()], list(batches.values()))
+    seen = score_images(evaluator, [b[image] for b in batches.values()], list(batches.values()))
     return dict(zip(batches, seen, strict=True))
 
 
 def join_trials(
-    scm: StructuralCausalModel, parts: Sequence[Mapping[str, Sight]], names: Sequence[str], train: Batch
+    scm: StructuralCausalModel, parts: Sequence[Mapping[str, Scored]], names: Sequence[str], train: Batch
 ) -> list[Trial]:
-    """The batches' sights put together: one trial per intervention."""
+    """The batches put together: one trial per intervention."""
     joined = {key: _join([part[key] for part in parts]) for key in parts[0]}
     trials = []
     for name in names:
@@ -145,7 +138,7 @@ def _log_marginal(
     return density.view(len(value), len(rows)).logsumexp(dim=1) - math.log(len(rows))
 
 
-def _join(sights: Sequence[Sight]) -> Population:
-    prediction = {name: torch.cat([s.prediction[name] for s in sights]) for name in sights[0].prediction}
-    labels = {name: torch.cat([s.labels[name] for s in sights]) for name in sights[0].labels}
-    return Population(prediction, torch.cat([s.features for s in sights]), labels)
+def _join(parts: Sequence[Scored]) -> Population:
+    prediction = {name: torch.cat([s.prediction[name] for s in parts]) for name in parts[0].prediction}
+    labels = {name: torch.cat([s.labels[name] for s in parts]) for name in parts[0].labels}
+    return Population(prediction, torch.cat([s.features for s in parts]), labels)

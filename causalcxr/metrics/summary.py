@@ -7,14 +7,11 @@ import numpy as np
 
 from causalcxr.metrics import classifiers, composition, exact, likelihood
 from causalcxr.metrics.attributes import INTERVENTIONAL_DEFINITION
-from causalcxr.metrics.images import Key
+from causalcxr.metrics.entries import Entry, Key, Metrics
 from causalcxr.metrics.intervals import Interval, mean_interval, median_interval, ratio_interval
 from causalcxr.metrics.targets import define_target
 
-__all__ = ["Entry", "Metrics", "define", "describe_intervals", "entry", "summarise"]
-
-Entry = dict[str, Any]  # value, low, high, n, definition
-Metrics = dict[Key, Entry]
+__all__ = ["define", "describe_intervals", "entry", "summarise"]
 
 NOISE_TREATMENTS = {
     "kept": "kept (a single cycle is then exact by construction)",

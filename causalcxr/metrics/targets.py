@@ -6,12 +6,12 @@ import numpy as np
 
 from causalcxr.graph import Graph
 from causalcxr.metrics.amplification import Resampled, Trial, measure_drift, measure_trial, off_target
+from causalcxr.metrics.entries import Key
 from causalcxr.metrics.intervals import Interval
 from causalcxr.metrics.realism import realism
 
 __all__ = ["define_target", "measure_trials"]
 
-Key = tuple[str, ...]
 _REFERENCE = (
     "the reference R(do): the exact counterfactuals of the same rows on simulated data, else the real test images "
     "weighted to the population that the intervention describes"

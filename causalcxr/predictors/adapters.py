@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalcxr.errors import ConfigError, nearest
 from causalcxr.graph import Variable
 from causalcxr.predictors.predictor import Prediction, Predictor
+from causalcxr.support.errors import ConfigError, nearest
 from causalcxr.values import image_to_float
 
 __all__ = ["AdaptedPredictor", "Output", "from_torchxrayvision"]

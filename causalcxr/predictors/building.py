@@ -5,7 +5,7 @@ import torch
 from causalcxr.config import Config
 from causalcxr.graph import Graph
 from causalcxr.predictors.predictor import NetworkPredictor
-from causalcxr.training import seed_of
+from causalcxr.randomness import seed_of
 
 __all__ = ["ROLES", "build_predictor"]
 

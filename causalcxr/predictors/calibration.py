@@ -7,10 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from causalcxr.data.cohort import Split
+from causalcxr.predictors.augment import augment
 from causalcxr.predictors.predictor import Prediction, Predictor
-from causalcxr.values import Batch
+from causalcxr.randomness import Draws
+from causalcxr.values import Batch, image_to_float
 
-__all__ = ["Reliability", "calibrate", "confidence_bins", "expected_calibration_error", "reliability"]
+__all__ = [
+    "Reliability",
+    "calibrate",
+    "calibrate_on",
+    "confidence_bins",
+    "expected_calibration_error",
+    "predict_split",
+    "reliability",
+]
 
 BINS = 15
 TEMPERATURES = (0.25, 10.0)  # lowest and highest; labels told apart without an error would ask for 0
@@ -39,6 +50,29 @@ def calibrate(predictor: Predictor, outputs: Prediction, labels: Batch) -> None:
             predictor.temperature[i] = _best_temperature(predictor.calibrated(name, output), labels[name])
         else:
             predictor.spread[i] = (output - labels[name]).double().square().mean().sqrt().clamp_min(1e-6)
+
+
+def calibrate_on(predictor: Predictor, rows: Split) -> None:
+    """Temperature and spread from a split that the predictor was not trained on."""
+    calibrate(predictor, predict_split(predictor, rows, calibrated=False), rows.attributes)
+
+
+@torch.no_grad()
+def predict_split(
+    predictor: Predictor, rows: Split, calibrated: bool = True, strength: float = 0.0, draws: Draws | None = None
+) -> Prediction:
+    """The predictions on all images of a split, on the CPU; without calibration what `calibrate` needs.
+
+    `strength`: of the augmentation of the images that the predictor is shown.
+    """
+    parts = []
+    for images in rows.images():
+        shown = images.to(predictor.temperature.device)
+        if strength:
+            shown = augment(image_to_float(shown), strength, draws or Draws(device=shown.device))
+        features = predictor.features(shown)
+        parts.append(predictor.predict(features) if calibrated else predictor.heads(features))
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
 
 def reliability(logits: Tensor, labels: Tensor) -> Reliability:

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from causalcxr.config import Config
 from causalcxr.data.cohort import Split
-from causalcxr.errors import ConfigError, nearest
 from causalcxr.graph import Graph
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.predictors.building import build_predictor
 from causalcxr.predictors.networks import SMALL
 from causalcxr.predictors.predictor import NetworkPredictor
+from causalcxr.support.errors import ConfigError, nearest
 from causalcxr.values import image_to_float
 
 __all__ = ["Evidence", "build_severity", "observe_split"]
@@ -33,11 +33,10 @@ class Evidence(nn.Module):
         return torch.cat([self.predictor.side_odds(features, name) for name in self.names], dim=1)
 
 
-def observe_split(severity: Severity, rows: Split) -> dict[str, Tensor]:
-    """The evidence `(N,)` on all images of a split, by severity, on the CPU."""
+def observe_split(severity: Severity, rows: Split) -> Tensor:
+    """The evidence `(N, K)` on all images of a split, on the CPU."""
     device = severity.encoder.loc.device
-    parts = [severity.observe(image_to_float(images.to(device))) for images in rows.images()]
-    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+    return torch.cat([severity.observe(image_to_float(images.to(device))).cpu() for images in rows.images()])
 
 
 def build_severity(config: Config, graph: Graph) -> Severity | None:

@@ -1,13 +1,14 @@
 """Trunks: an image to a feature vector. Two small ones for a CPU, and any classifier of torchvision by name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from causalcxr.errors import ConfigError, nearest
+from causalcxr.support.bounds import bounded, bounded_list, check_bounds
+from causalcxr.support.errors import ConfigError, nearest
 
 __all__ = ["SMALL", "PredictorConfig", "build_trunk"]
 
@@ -26,8 +27,8 @@ class PredictorConfig:
     """
 
     architecture: str = "convnet"
-    widths: list[int] = field(default_factory=lambda: [24, 48, 96])
-    augment: float = 1.0
+    widths: list[int] = bounded_list([24, 48, 96], least=1)
+    augment: float = bounded(1.0, least=0)
 
 
 def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, nn.Module, int]:
@@ -36,8 +37,7 @@ def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, nn.M
     Raises ConfigError: an unknown architecture, or no widths.
     """
     if config.architecture in SMALL:
-        if not config.widths or min(config.widths) < 1:
-            raise ConfigError(f"predictor widths: expected numbers above 0, got {list(config.widths)}")
+        check_bounds(config, "predictor.")
         build = _convnet if config.architecture == "convnet" else _resnet
         trunk = build(channels, config.widths).to(memory_format=torch.channels_last)
         return trunk, _Pool(), 2 * config.widths[-1]

@@ -5,98 +5,123 @@ Every output `s` (a log-odds, or a predicted number) is a node whose parents are
 split; then abduct `w` from the factual image's output, act on the parents, predict `s*`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import ParentEncoder
+from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.predictors.predictor import Prediction
 from causalcxr.values import Batch
 
-__all__ = ["OutputModel", "output_nodes"]
+__all__ = ["OutputBatch", "OutputModel", "output_nodes", "output_values"]
 
 _ROOM = 0.5  # of the outputs' range, added on both sides: a counterfactual may leave the observed range
-_MARK = "output of "
+
+
+class OutputBatch(NamedTuple):
+    """A predictor's outputs `(B, M)`, one column a node, and the causes of the images that it was shown."""
+
+    outputs: Tensor
+    causes: Causes
 
 
 class OutputModel(nn.Module):
-    """A conditional flow for every output of a predictor."""
+    """A conditional flow for every output of a predictor.
+
+    `severity`: whose severities are causes of the image beside its `parents`; None if it has none.
+    """
 
     spread: Tensor
 
-    def __init__(self, variables: Sequence[Variable], parents: Sequence[Variable], train: Batch):
-        """`train` has the outputs (see `output_nodes`) and the parents `(N,)` of the training split."""
+    def __init__(
+        self,
+        variables: Sequence[Variable],
+        parents: Sequence[Variable],
+        train: OutputBatch,
+        severity: Severity | None = None,
+    ):
+        """`train` has the outputs (see `output_values`) and the causes `(N,)` of the training split."""
         super().__init__()
-        self.variables, self.nodes = tuple(variables), tuple(name for name in train if name.startswith(_MARK))
-        self.flows = nn.ModuleList(_flow(node, parents, train) for node in self.nodes)
-        self.register_buffer("spread", _residual_spread(self.nodes, parents, train))
+        self.variables, self.nodes = tuple(variables), output_nodes(variables)
+        self._named = severity.named if severity is not None else lambda causes: causes.parents
+        causes, known = [*parents, *(severity.variables if severity else ())], self._named(train.causes)
+        columns = train.outputs.unbind(dim=1)
+        self.flows = nn.ModuleList(
+            _flow(node, values, causes, known) for node, values in zip(self.nodes, columns, strict=True)
+        )
+        self.register_buffer("spread", _residual_spread(train.outputs, causes, known))
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Negative log-likelihood `(B,)` of every node given the parents, in nats."""
+    def forward(self, batch: OutputBatch) -> dict[str, Tensor]:
+        """Negative log-likelihood `(B,)` of every node given the causes, in nats."""
+        known = self._named(batch.causes)
         return {
-            node: -flow.log_prob(batch[node], batch)  # pyright: ignore[reportCallIssue]
-            for node, flow in zip(self.nodes, self.flows, strict=True)
+            flow.variable.name: -flow.log_prob(values, known)
+            for flow, values in zip(self._flows, batch.outputs.unbind(dim=1), strict=True)
         }
 
-    def carry(self, prediction: Prediction, factual: Batch, counterfactual: Batch) -> dict[str, Tensor]:
-        """The outputs `(B,)` on a factual image, carried from its parents to the counterfactual ones."""
-        observed, carried = output_nodes(self.variables, prediction), {}
-        for node, flow in zip(self.nodes, self.flows, strict=True):
-            assert isinstance(flow, SplineMechanism)
-            carried[node] = flow(flow.abduct(observed[node], factual), counterfactual)
-        return carried
+    def carry(self, prediction: Prediction, factual: Causes, counterfactual: Causes) -> Tensor:
+        """The outputs `(B, M)` on a factual image, carried from its causes to the counterfactual ones."""
+        before, after = self._named(factual), self._named(counterfactual)
+        observed = output_values(self.variables, prediction).unbind(dim=1)
+        carried = [
+            flow(flow.abduct(value, before), after) for flow, value in zip(self._flows, observed, strict=True)
+        ]
+        return torch.stack(carried, dim=1)
 
-    def distances(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Half the squared distance `(B,)` to the targets by attribute, in units of each output's own spread.
+    def distances(self, prediction: Prediction, targets: Tensor) -> dict[str, Tensor]:
+        """Half the squared distance `(B,)` to the targets `(B, M)` by attribute, in units of each output's spread.
 
         Log-odds and not probabilities: a target that is all but certain would not be felt any more.
         """
-        found: dict[str, Tensor] = {}
-        nodes = output_nodes(self.variables, prediction)
+        found, first = {}, 0
+        distance = 0.5 * ((output_values(self.variables, prediction) - targets) / self.spread).square()
         for variable in self.variables:
-            distance = [
-                0.5 * ((nodes[node] - targets[node]) / self.spread[i]).square()
-                for i, node in enumerate(self.nodes)
-                if node in _nodes_of(variable)
-            ]
-            found[variable.name] = torch.stack(distance).sum(dim=0)
+            last = first + len(output_nodes([variable]))
+            found[variable.name], first = distance[:, first:last].sum(dim=1), last
         return found
 
+    @property
+    def _flows(self) -> list[SplineMechanism]:
+        return [flow for flow in self.flows if isinstance(flow, SplineMechanism)]
 
-def output_nodes(variables: Sequence[Variable], prediction: Prediction) -> dict[str, Tensor]:
-    """One number `(B,)` per node: each label's log-odds against the first, or the predicted number."""
-    nodes = {}
+
+def output_nodes(variables: Sequence[Variable]) -> tuple[str, ...]:
+    """The names of the outputs: each label but the first of a discrete attribute, or the number itself."""
+    nodes = []
+    for variable in variables:
+        of_labels = [f"{variable.name}: {label}" for label in variable.labels[1:]]
+        nodes += [f"output of {name}" for name in of_labels or [variable.name]]
+    return tuple(nodes)
+
+
+def output_values(variables: Sequence[Variable], prediction: Prediction) -> Tensor:
+    """The outputs `(B, M)`: each label's log-odds against the first, or the predicted number."""
+    columns = []
     for variable in variables:
         output = prediction[variable.name]
-        columns = (output[:, 1:] - output[:, :1]).T if variable.is_discrete else [output]
-        nodes |= dict(zip(_nodes_of(variable), columns, strict=True))
-    return nodes
+        columns.append(output[:, 1:] - output[:, :1] if variable.is_discrete else output[:, None])
+    return torch.cat(columns, dim=1)
 
 
-def _nodes_of(variable: Variable) -> list[str]:
-    if variable.is_discrete:
-        return [f"{_MARK}{variable.name}: {label}" for label in variable.labels[1:]]
-    return [f"{_MARK}{variable.name}"]
-
-
-def _flow(node: str, parents: Sequence[Variable], train: Batch) -> SplineMechanism:
-    low, high = float(train[node].min()), float(train[node].max())
+def _flow(node: str, values: Tensor, causes: Sequence[Variable], known: Batch) -> SplineMechanism:
+    low, high = float(values.min()), float(values.max())
     room = _ROOM * (high - low) + 1e-3
     declared = Variable(name=node, kind="continuous", range=(low - room, high + room), mechanism="spline")
-    flow = SplineMechanism(declared, parents, SplineConfig())
-    flow.calibrate(train)
+    flow = SplineMechanism(declared, causes, SplineConfig())
+    flow.calibrate({**known, node: values})
     return flow
 
 
-def _residual_spread(nodes: Sequence[str], parents: Sequence[Variable], train: Batch) -> Tensor:
-    """Standard deviation of every node about its linear regression on the parents."""
-    encoder = ParentEncoder(parents)
-    encoder.calibrate(train)
-    features = encoder(train).double()
-    outputs = torch.stack([train[node] for node in nodes], dim=1).double()
+def _residual_spread(outputs: Tensor, causes: Sequence[Variable], known: Batch) -> Tensor:
+    """Standard deviation of every output about its linear regression on the causes."""
+    encoder = ParentEncoder(causes)
+    encoder.calibrate(known)
+    features, outputs = encoder(known).double(), outputs.double()
     features, outputs = features - features.mean(dim=0), outputs - outputs.mean(dim=0)
     weight = torch.linalg.lstsq(features, outputs, driver="gelsd").solution  # one-hot columns are dependent
     return (outputs - features @ weight).square().mean(dim=0).sqrt().clamp_min(1e-6).float()

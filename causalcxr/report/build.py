@@ -10,16 +10,17 @@ from torch import Tensor
 
 from causalcxr.config import Config, to_yaml
 from causalcxr.data.cohort import Cohort
-from causalcxr.files import write_atomically
-from causalcxr.finetune_config import TARGETS
-from causalcxr.metrics.summary import Metrics
+from causalcxr.metrics.entries import Metrics
 from causalcxr.predictors.calibration import Reliability
 from causalcxr.report.charts import attribute_chart, curves_chart, graph_picture
 from causalcxr.report.contrast import contrast_figure, reliability_figure
 from causalcxr.report.figures import save_png
 from causalcxr.report.gallery import Gallery, draw_contrast, draw_gallery, draw_reconstructions, draw_samples
-from causalcxr.report.page import Report, number_text, render
+from causalcxr.report.page import Report, render
 from causalcxr.runs import Run
+from causalcxr.support.files import write_atomically
+from causalcxr.support.html import number_text
+from causalcxr.training.config import TARGETS
 
 __all__ = ["Compared", "Results", "build_report"]
 

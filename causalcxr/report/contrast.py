@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from causalcxr.graph import Graph
-from causalcxr.metrics.summary import Metrics
+from causalcxr.metrics.entries import Metrics
 from causalcxr.predictors.calibration import Reliability
 
 __all__ = ["contrast_figure", "matrix_values", "reliability_figure"]

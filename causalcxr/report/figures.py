@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from causalcxr.files import write_atomically
+from causalcxr.support.files import write_atomically
 
 __all__ = [
     "Band",

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from causalcxr.graph import Graph
 from causalcxr.mechanisms.hvae import Elbo
-from causalcxr.metrics.interventions import describe
 from causalcxr.metrics.truth import Truth
 from causalcxr.randomness import Draws
-from causalcxr.report.captions import caption
 from causalcxr.report.figures import (
     Band,
     bands_figure,
@@ -24,7 +22,7 @@ from causalcxr.report.figures import (
     save_png,
 )
 from causalcxr.scm import Abduction, StructuralCausalModel
-from causalcxr.values import Batch
+from causalcxr.values import Batch, caption, describe
 
 __all__ = [
     "Gallery",

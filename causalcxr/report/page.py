@@ -1,23 +1,16 @@
 """The report: one HTML file with everything in it; no script, no link to anything outside."""
 
-import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from causalcxr.graph import Graph
-from causalcxr.metrics.images import Key
-from causalcxr.metrics.summary import Entry, Metrics
+from causalcxr.metrics.entries import Entry, Key, Metrics
+from causalcxr.support.html import page_template
 
-__all__ = ["Report", "figure_source", "interval_text", "number_text", "page_template", "png_source", "render"]
-
-NARROWEST = 1e-4  # an interval that is narrower is shown by its value alone
-ROUNDING = 1e-9  # below this a number is a zero with the rounding of float64
+__all__ = ["Report", "render"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ def render(report: Report) -> str:
     """The report as HTML."""
     metrics = report.metrics
     names = list(dict.fromkeys(key[1] for key in metrics if key[0] == "reversibility"))
-    return page_template("report.html.j2").render(
+    return page_template("causalcxr.report", "report.html.j2").render(
         report=report,
         metrics={"/".join(key): entry for key, entry in metrics.items()},
         get=metrics.get,
@@ -57,69 +50,6 @@ def render(report: Report) -> str:
         race="race" in report.graph.variables,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-
-
-def page_template(name: str) -> Template:
-    """A template of this folder, with our filters; what is filled in is escaped."""
-    environment = Environment(
-        loader=PackageLoader("causalcxr.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "source": figure_source,
-        "number": number_text,
-        "interval": interval_text,
-        "parts": interval_parts,
-    }
-    return environment.get_template(name)
-
-
-def figure_source(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return png_source(Path(path).read_bytes())
-
-
-def png_source(content: bytes) -> str:
-    """The content of a PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
-def number_text(value: Any, digits: int = 3) -> str:
-    """A number with about three digits; a dash where there is none."""
-    if value is None or value != value:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if abs(value) < 10.0**-digits:
-        return f"< {10.0**-digits:g}" if abs(value) > ROUNDING else "0"
-    text = f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return text.replace("-", "−")
-
-
-def interval_text(entry: Entry | None) -> str:
-    """`0.52 [0.50, 0.55]`; the value alone where the interval has no width."""
-    if entry is None:
-        return "–"
-    value, low, high = interval_parts(entry)
-    return value if low == high else f"{value} [{low}, {high}]"
-
-
-def interval_parts(entry: Entry) -> tuple[str, str, str]:
-    """Value and both ends with as many decimals as the interval's width gives a meaning to."""
-    value, low, high = (entry[key] for key in ("value", "low", "high"))
-    if not high - low > NARROWEST:  # NaN included
-        return number_text(value), number_text(low), number_text(high)
-    decimals = max(0, math.ceil(-math.log10((high - low) / 2)))
-    value, low, high = (_fixed(x, decimals) for x in (value, low, high))
-    return value, low, high
-
-
-def _fixed(value: float, decimals: int) -> str:
-    text = f"{value:,.{decimals}f}"
-    return text.replace("-", "" if float(text.replace(",", "")) == 0 else "−")
 
 
 def _matrices(metrics: Metrics, names: Sequence[str]) -> list[dict[str, Any]]:

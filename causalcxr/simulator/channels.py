@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from causalcxr.errors import DataError
+from causalcxr.support.errors import DataError
 
 __all__ = ["CHANNELS", "noise", "pixel_noise"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalcxr.errors import ConfigError
 from causalcxr.graph import Graph, graph_from_dict, load_graph
+from causalcxr.support.errors import ConfigError
 from causalcxr.values import encode_intervention
 
 __all__ = ["DEFAULT", "Knobs", "attributes", "effusion_volume", "graph", "severity"]

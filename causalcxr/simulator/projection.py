@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalcxr.errors import ConfigError
 from causalcxr.simulator.anatomy import geometry
 from causalcxr.simulator.channels import pixel_noise
 from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, intervened, race_contrast
 from causalcxr.simulator.tissue import paths
 from causalcxr.simulator.warp import body_coordinates, pixel_grid
+from causalcxr.support.errors import ConfigError
 
 __all__ = ["counterfactual", "render"]
 

@@ -9,7 +9,7 @@ from causalcxr.check.blame import missing_edges
 from causalcxr.check.check import LEVEL, holm
 from causalcxr.check.claims import Claim, implied_independences
 from causalcxr.check.independence import Independence, check_independences
-from causalcxr.errors import DataError
+from causalcxr.support.errors import DataError
 from tests.check.worlds import EDGES, draw, world
 
 ROWS = 3000

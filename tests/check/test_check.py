@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from causalcxr.cli import main
+from causalcxr.commands.main import main
 from causalcxr.data import DataConfig, prepare, prepare_into
 from causalcxr.graph import load_graph
 from tests.check.worlds import draw, world

@@ -6,8 +6,8 @@ import pytest
 from causalcxr.check.check import holm
 from causalcxr.check.claims import Claim, implied_independences
 from causalcxr.check.independence import check_independences, chi_square_tail
-from causalcxr.errors import DataError
 from causalcxr.graph import graph_from_dict
+from causalcxr.support.errors import DataError
 from tests.check.worlds import draw, world
 
 NUMBER = {"kind": "continuous", "range": [-1000, 1000]}

@@ -21,10 +21,11 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 from PIL import Image
 
-from causalcxr.data import building, cohort, open_cohort, prepare
+from causalcxr.data import building, open_cohort, prepare
+from causalcxr.data import preparation as cohort
 from causalcxr.data.config import DataConfig
-from causalcxr.errors import DataError
 from causalcxr.graph import graph_from_dict
+from causalcxr.support.errors import DataError
 
 KILLED = """
 import os, signal
@@ -162,7 +163,7 @@ def test_an_interrupted_preparation_leaves_nothing(make_folder, rows, chest, mon
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("causalcxr.data.folder.read_sizes", stop)
+        patch.setattr("causalcxr.data.readers.folder.read_sizes", stop)
         with pytest.raises(type(error)):
             prepare(config, chest)
     assert left_in(config.cache) == []

@@ -8,8 +8,8 @@ import pytest
 from causalcxr.data import DataConfig
 from causalcxr.data.findings import Mentions, label_findings, lists, marks
 from causalcxr.data.source import Unusable
-from causalcxr.errors import DataError
 from causalcxr.graph import load_graph
+from causalcxr.support.errors import DataError
 
 NAMES = ("No Finding", "Pleural Effusion", "Edema")
 

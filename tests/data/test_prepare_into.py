@@ -19,8 +19,8 @@ from PIL import Image
 
 from causalcxr.data import building, open_cohort, prepare, prepare_into
 from causalcxr.data.images import read_image, read_sizes
-from causalcxr.errors import ConfigError, DataError
 from causalcxr.graph import graph_from_dict, load_graph
+from causalcxr.support.errors import ConfigError, DataError
 
 ROWS, CHUNK, SIZES = 480, 8, (8, 12)
 # A source whose every 17th image is broken, and whose pixels follow from its key, the row and the size.
@@ -58,8 +58,8 @@ def run(out, sizes={SIZES}, workers=3, key=1, seconds=0.0):
 # Imports once and forks the processes that are to be killed; prints how each ended.
 FORKS = """
 import os, random, signal, sys
-from causalcxr.data import partial, place
-from causalcxr.report import card  # imported lazily, and slow
+from causalcxr.data import card, partial, working_folder
+
 
 def fork(work, seconds=None):
     child = os.fork()
@@ -124,8 +124,8 @@ BAD_MOMENTS = [
     "partial.PartialImages.finish = die",
     "building.content_hash = die",
     "building._write_card = die",
-    "place.Path.rename = die",  # all is there but not in its place
-    "rename = place.Path.rename; place.Path.rename = lambda a, b: (rename(a, b), die())",
+    "working_folder.Path.rename = die",  # all is there but not in its place
+    "rename = working_folder.Path.rename; working_folder.Path.rename = lambda a, b: (rename(a, b), die())",
 ]
 
 
@@ -198,7 +198,7 @@ def test_leftovers_of_another_key_are_not_used(slow, tmp_path):
 
 def test_leftovers_of_another_version_are_not_used(slow, tmp_path, monkeypatch):
     interrupt(slow, tmp_path, 200)
-    monkeypatch.setattr("causalcxr.data.place.built_by", lambda: {"pillow": "another"})
+    monkeypatch.setattr("causalcxr.data.working_folder.built_by", lambda: {"pillow": "another"})
     slow["run"](tmp_path)
     assert sorted(slow["read"]) == list(range(ROWS))
 
@@ -338,7 +338,7 @@ def test_a_folder_with_another_cohort_is_refused(make_folder, rows, chest, tmp_p
 
 
 def test_a_size_that_cannot_be(make_folder, rows, chest, tmp_path):
-    with pytest.raises(ConfigError, match=r"data.size: expected a whole number from 1 up, got 0"):
+    with pytest.raises(ConfigError, match=r".data.size. is 0; expected a number of at least 1"):
         prepare_into(tmp_path / "out", make_folder(rows), chest, [16, 0])
     assert not (tmp_path / "out").exists()
 
@@ -355,10 +355,12 @@ def test_the_automatic_cache_goes_on_after_a_kill_too(make_folder, rows, chest, 
         return [read_image(path, size, channels) for size in sizes]
 
     with monkeypatch.context() as patch:
-        patch.setattr("causalcxr.data.folder.read_sizes", stop)
+        patch.setattr("causalcxr.data.readers.folder.read_sizes", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(config, chest)
         read.clear()
-        patch.setattr("causalcxr.data.folder.read_sizes", lambda *a: read.append(a) or [read_image(a[0], 16, 1)])
+        patch.setattr(
+            "causalcxr.data.readers.folder.read_sizes", lambda *a: read.append(a) or [read_image(a[0], 16, 1)]
+        )
         folder = prepare(config, chest)
     assert len(read) == 4 and len(np.load(folder / "images.npy")) == 8

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from causalcxr.files import load_tensors, save_tensors
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.mechanisms.hvae import HVAE, ImageNoise
 from causalcxr.mechanisms.spline import SplineMechanism
 from causalcxr.randomness import Draws
+from causalcxr.support.files import load_tensors, save_tensors
 from tests.models import TINY_IMAGE, halves_severity
 
 N = 64

@@ -7,12 +7,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from causalcxr.errors import ConfigError, DataError
 from causalcxr.graph import graph_from_dict
 from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
 from causalcxr.mechanisms.hvae_network import Decoder, Encoder, Posterior, Prior
-from causalcxr.mechanisms.likelihood import bits_per_dim
+from causalcxr.mechanisms.likelihood import bits_per_dimension
+from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
+from causalcxr.support.errors import ConfigError, DataError
 
 TINY = HVAEConfig(
     size=16,
@@ -100,7 +101,7 @@ def test_elbo_is_log_prob_and_its_noise_is_the_abducted_one():
     noise, again = elbo.noise(image), hvae.abduct(image, parents, Draws(7))
     assert all(torch.equal(a, b) for a, b in zip(noise.latents, again.latents, strict=True))
     assert torch.equal(noise.pixel, again.pixel)
-    bits = bits_per_dim(elbo.nll + elbo.kl, tuple(hvae.event_shape))
+    bits = bits_per_dimension(elbo.nll + elbo.kl, tuple(hvae.event_shape))
     assert ((bits > 0) & (bits < 30)).all()  # finite and sane before any training
 
 
@@ -108,7 +109,7 @@ def test_beta_weighs_the_kl_term():
     config = dataclasses.replace(TINY, beta=0.25)
     hvae, image, parents = make(config), make_image(4), make_parents(4)
     elbo = hvae.elbo(image, parents, Draws(0))
-    torch.testing.assert_close(hvae.loss(elbo), elbo.nll + 0.25 * elbo.kl + elbo.aside)
+    torch.testing.assert_close(hvae.loss(elbo), elbo.nll + 0.25 * elbo.kl + elbo.auxiliary)
 
 
 def test_the_bound_is_below_the_likelihood_of_a_model_with_a_known_one():
@@ -123,12 +124,12 @@ def test_the_bound_is_below_the_likelihood_of_a_model_with_a_known_one():
     torch.testing.assert_close(known - bound, kl, rtol=1e-3, atol=1e-3)
 
 
-def test_the_encoder_sees_only_what_the_baseline_misses():
+def test_the_encoder_sees_only_the_residual_from_the_baseline():
     # An image that equals its baseline carries nothing beyond its parents, whoever they are.
     hvae, seen = make(), []
     hvae.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     parents = make_parents(4)
-    baseline = hvae._foretell(parents).image.detach()
+    baseline = hvae._condition(Causes(parents)).image.detach()
     hvae.elbo(baseline, parents, Draws(0))
     assert not seen[0].any()
     assert not seen[0].requires_grad  # the baseline is a regression; the latents do not bend it
@@ -292,7 +293,7 @@ def test_saved_weights_load(tmp_path):
         ({"size": 32}, "image.resolutions: starts with 8, expected size / stem = 16"),
         ({"resolutions": [8, 3, 1]}, "8 is no proper multiple of the next entry, 3"),
         ({"latents": [0, 0, 0]}, "image.latents"),
-        ({"decoder_blocks": [1, 0, 1]}, "decoder_blocks must be above 0"),
+        ({"decoder_blocks": [1, 0, 1]}, "image.decoder_blocks' is .*at least one entry"),
         ({"scale_floor": 0.0}, "image.scale_floor"),
     ],
 )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from causalcxr.mechanisms.likelihood import LEVELS, bits_per_dim, discretised_gaussian_log_prob, pixel_noise
+from causalcxr.mechanisms.likelihood import LEVELS, bits_per_dimension, discretised_gaussian_log_prob, pixel_noise
 
 
 @pytest.mark.parametrize("loc", [-0.4, 0.0, 0.001, 0.3, 0.5, 1.0, 1.7])
@@ -67,6 +67,6 @@ def test_pixel_noise_gives_the_image_back_and_is_zero_where_the_range_hides_it()
     torch.testing.assert_close(noise, torch.tensor([0.0, -1.0, -1.0, 0.0, 1.0]), rtol=0, atol=1e-6)
 
 
-def test_bits_per_dim_of_a_uniform_image_is_eight():
+def test_bits_per_dimension_of_a_uniform_image_is_eight():
     nats = torch.tensor([3 * 4 * 4 * math.log(256)])
-    assert bits_per_dim(nats, (3, 4, 4)).item() == pytest.approx(8)
+    assert bits_per_dimension(nats, (3, 4, 4)).item() == pytest.approx(8)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from causalcxr.data.rows import Observed, Table
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.hvae import HVAE
-from causalcxr.mechanisms.overlay import FORETOLD_PRICE, Cover, Overlay
-from causalcxr.mechanisms.severity import Severity, SeverityConfig
-from causalcxr.objectives import SeverityObjective
+from causalcxr.mechanisms.overlay import EXPECTED_PRICE, Cover, Overlay
+from causalcxr.mechanisms.severity import Causes, Severity, SeverityConfig
 from causalcxr.randomness import Draws
+from causalcxr.training.objectives import SeverityObjective
 from tests.models import TINY_IMAGE, halves_severity
 
 FINDING = Variable("finding", "binary", labels=("absent", "present"))
@@ -28,8 +29,9 @@ def make(baseline: bool = True) -> HVAE:
     return hvae
 
 
-def parents_of(left: Tensor, right: Tensor, finding: int = 1) -> dict[str, Tensor]:
-    return {"finding": torch.full((len(left),), finding), "left": left, "right": right}
+def causes_of(left: Tensor, finding: int = 1) -> Causes:
+    """A label, and severities on the left of the image alone."""
+    return Causes({"finding": torch.full((len(left),), finding)}, torch.stack([left, 0 * left], dim=1))
 
 
 def cover_of(amount: Tensor) -> Cover:
@@ -55,38 +57,39 @@ def test_the_cover_hides_the_film_and_the_encoder_sees_what_shows_through():
     shade = torch.sigmoid(4 * cover.shade[1])  # the brightness of the cover, and the share of it, by hand
     expected = (1 - cover.opacity[1]) * film[1] + cover.opacity[1] * shade
     torch.testing.assert_close(over[1], expected)
-    assert torch.equal(cover.hide(film)[0], film[0])
-    torch.testing.assert_close(cover.hide(film)[1], film[1] * (1 - cover.opacity[1]).square())
+    assert torch.equal(cover.mask(film)[0], film[0])
+    torch.testing.assert_close(cover.mask(film)[1], film[1] * (1 - cover.opacity[1]).square())
 
 
-def test_a_covered_film_is_the_same_and_is_taught_what_shows_through():
+def test_a_covered_film_is_the_same_and_gets_a_gradient_where_it_shows_through():
     cover, film = cover_of(torch.tensor([0.0, 1.0])), torch.rand(2, 1, 4, 4, requires_grad=True)
-    spared = cover.spare(film)
-    assert torch.equal(spared, film)
-    spared.sum().backward()
+    stopped = cover.stop_gradient(film)
+    assert torch.equal(stopped, film)
+    stopped.sum().backward()
     torch.testing.assert_close(film.grad, (1 - cover.opacity).square())
 
 
 def test_films_without_a_finding_are_shown_under_their_neighbours():
     """And to the encoder alone: what the bound is of stays their own image."""
     hvae, shown = make(), []
-    parents = parents_of(torch.tensor([0.0, 5.0, 5.0, 0.0, 0.0]), torch.zeros(5))
+    parents, evidence = causes_of(torch.tensor([0.0, 5.0, 5.0, 0.0, 0.0]))
     image = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     hvae.encoder.register_forward_pre_hook(lambda _module, inputs: shown.append(inputs[0]))
     assert hvae.severity is not None
     hvae.severity.floor.fill_(2.0)
     with torch.no_grad():
-        plain = hvae.elbo(image, parents, Draws(0))
-        elbo = hvae.elbo(image, parents, Draws(0), disguise=True)
-        told = hvae._foretell({**parents, "left": torch.full((5,), 5.0)})
-        assert told.cover is not None and told.baseline is not None
-        share = 1 - (1 - told.cover.opacity) ** 4
+        plain = hvae.elbo(image, parents, Draws(0), evidence)
+        elbo = hvae.elbo(image, parents, Draws(0), evidence, augment=True)
+        conditions = hvae._condition(causes_of(torch.full((5,), 5.0)))
+        cover, baseline = conditions.cover, conditions.baseline
+        assert cover is not None and baseline is not None
+        share = 1 - (1 - cover.opacity) ** 4
     changed = (shown[0] != shown[1]).flatten(1).any(dim=1)
     assert changed.tolist() == [True, False, False, True, False]  # pairs, and the last has no neighbour
     for row, neighbour in ((0, 1), (3, 2)):
         mixed = (1 - share) * image[row] + share * image[neighbour]
-        expected = (mixed - told.cover.over(told.baseline)) * (1 - told.cover.opacity) ** 2
-        # To the noise of the measurement, .3 of the spread, which moves the cover a little.
+        expected = (mixed - cover.over(baseline)) * (1 - cover.opacity) ** 2
+        # To the noise of the measurement, 0.3 of the spread, which moves the cover a little.
         torch.testing.assert_close(shown[1][row], expected[row], atol=0.05, rtol=0)
     torch.testing.assert_close(elbo.noise(image).pixel * elbo.scale + elbo.loc, image, atol=1e-4, rtol=0)
     assert torch.equal(elbo.nll[1:3], plain.nll[1:3])
@@ -96,15 +99,17 @@ def test_films_without_a_finding_are_shown_under_their_neighbours():
 def test_without_severities_the_film_is_all_there_is_and_the_label_says_nothing(baseline):
     hvae = make(baseline)
     none, some = torch.zeros(4), torch.full((4,), 5.0)
-    noise = dataclasses.replace(hvae.sample_noise(4, Draws(0)), severity=None)  # they are given, as in a do
+    noise = hvae.sample_noise(4, Draws(0))
     with torch.no_grad():
-        film = hvae(noise, parents_of(none, none))
-        told = hvae._foretell(parents_of(none, none))
-        loc, scale, _ = hvae.decoder(told.embedding, told.baseline, lambda layer, _: noise.latents[layer])
+        film = hvae.make(noise, causes_of(none))
+        conditions = hvae._condition(causes_of(none))
+        loc, scale, _ = hvae.decoder(
+            conditions.embedding, conditions.baseline, lambda layer, _: noise.latents[layer]
+        )
         assert torch.equal(film, (loc + scale * noise.pixel).clamp(0, 1))
-        assert torch.equal(film, hvae(noise, parents_of(none, none, finding=0)))
-        covered = hvae(noise, parents_of(some, none))
-        assert torch.equal(covered, hvae(noise, parents_of(some, none, finding=0)))
+        assert torch.equal(film, hvae.make(noise, causes_of(none, finding=0)))
+        covered = hvae.make(noise, causes_of(some))
+        assert torch.equal(covered, hvae.make(noise, causes_of(some, finding=0)))
     assert ((covered - film).abs().amax(dim=(1, 2, 3)) > 0.01).all()
 
 
@@ -115,9 +120,9 @@ def test_the_loss_has_the_price_of_what_is_hidden():
     hvae.overlay.register_forward_hook(lambda _module, inputs, output: drawn.append((inputs[0], output[0])))
     with torch.no_grad():
         elbo = hvae.elbo(image, parents, Draws(0))
-        (foretold, cover), told = drawn[0], hvae._foretell({**parents, **elbo.severity.values})
-    expected = told.regression(image) + 0.3 * (cover.area + FORETOLD_PRICE * foretold.area)
-    torch.testing.assert_close(elbo.aside, expected)
+        (rough, cover), conditions = drawn[0], hvae._condition(Causes(parents, elbo.severity.values))
+    expected = conditions.regression_loss(image) + 0.3 * (cover.area + EXPECTED_PRICE * rough.area)
+    torch.testing.assert_close(elbo.auxiliary, expected)
 
 
 def test_pixels_of_an_unusual_latent_spread_no_wider_than_the_range_allows():
@@ -125,7 +130,7 @@ def test_pixels_of_an_unusual_latent_spread_no_wider_than_the_range_allows():
     hvae, none = make(), torch.zeros(4)
     latents = tuple(1e4 * z for z in hvae.sample_noise(4, Draws(0)).latents)
     with torch.no_grad():
-        loc, scale, _ = hvae._decode(hvae._foretell(parents_of(none, none)), lambda layer, _: latents[layer])
+        loc, scale, _ = hvae._decode(hvae._condition(causes_of(none)), lambda layer, _: latents[layer])
     assert loc.isfinite().all() and (scale > 0).all() and (scale <= 0.5 + hvae.config.scale_floor).all()
 
 
@@ -167,25 +172,25 @@ def trained() -> tuple[HVAE, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     image, _, finding = make_films(768)
     severity = Severity(["left", "right"], [FINDING], Reach(), SeverityConfig(of=["finding"]))
-    rows = {"finding": finding, **severity.observe(image)}
-    severity.calibrate(rows)
-    fit(SeverityObjective(severity), severity, 300, rows)
+    evidence, parents = severity.observe(image), {"finding": finding}
+    severity.calibrate(evidence, parents)
+    fit(SeverityObjective(severity), severity, 300, Table(Observed(parents, evidence)))
     severity.requires_grad_(False)
     hvae = HVAE(IMAGE, (FINDING,), TINY_IMAGE, severity)
 
     def objective(batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         return {"image": hvae.loss(hvae.elbo(batch["image"], batch, draws))}
 
-    fit(objective, hvae, 500, {"finding": finding, "image": image})
+    fit(objective, hvae, 500, Table({"finding": finding, "image": image}))
     return hvae, *make_films(256)
 
 
-def fit(objective, module: nn.Module, steps: int, rows: dict[str, Tensor]) -> None:
+def fit(objective, module: nn.Module, steps: int, rows: Table) -> None:
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-2)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
-        chosen = torch.randint(len(rows["finding"]), (64,), generator=torch.Generator().manual_seed(step))
-        losses = objective({name: value[chosen] for name, value in rows.items()}, Draws(step))
+        chosen = torch.randint(len(rows), (64,), generator=torch.Generator().manual_seed(step))
+        losses = objective(rows.batch(chosen), Draws(step))
         optimizer.zero_grad()
         torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
         nn.utils.clip_grad_norm_(module.parameters(), 200.0)
@@ -193,7 +198,7 @@ def fit(objective, module: nn.Module, steps: int, rows: dict[str, Tensor]) -> No
 
 
 def test_taking_the_fluid_away_uncovers_the_film_and_leaves_the_rest_alone(trained):
-    """The film under the fluid is known. Measured: .06 of the effect, and 1e-6 where there is nothing to take."""
+    """The film under the fluid is known. Measured: 0.06 of the effect, and 1e-6 where there is nothing to take."""
     hvae, image, film, finding = trained
     with torch.no_grad():
         noise = hvae.abduct(image, {"finding": finding}, Draws(0))

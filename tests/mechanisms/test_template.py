@@ -114,9 +114,9 @@ def test_detail_that_does_not_move_stays_bit_for_bit():
 def test_taking_back_undoes_placing():
     image, features = smooth(6, 32), torch.randn(6, 2, generator=torch.Generator().manual_seed(5))
     template = some()
-    placed = template.place(image, features)
+    placed = template.warp(image, features)
     inner = (slice(None), slice(None), slice(4, -4), slice(4, -4))  # what is moved in from outside is not known
-    back = template.take_back(placed, features)
+    back = template.unwarp(placed, features)
     # Interpolating twice takes away a fifth of what moving by half a pixel does to patterns this coarse.
     assert (back - image)[inner].abs().mean() < 0.3 * (placed - image)[inner].abs().mean()
 

@@ -1,6 +1,5 @@
 """Exact error and alpha on the simulator's own counterfactuals, whose answers are known."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +7,9 @@ import torch
 
 from causalcxr import simulator
 from causalcxr.graph import load_graph
+from causalcxr.mechanisms.severity import Causes
 from causalcxr.metrics.exact import coefficients, error_norms, relative_error, size_in_grey_levels
-from causalcxr.metrics.images import abduct, measure_exact, measure_images
+from causalcxr.metrics.images import measure_exact, measure_images
 from tests.models import chest_batch, halves_severity, tiny_scm
 
 NAMES = ("sex", "race", "age", "finding")
@@ -91,7 +91,7 @@ def test_size_is_the_root_mean_square_in_grey_levels():
 def test_the_mean_over_draws_is_compared_with_the_truth():
     """Where the truth is the model's own mean, many draws come closer to it than one."""
     scm, batch, n = tiny_scm(), chest_batch(4), 60
-    abduction, elbo = abduct(scm, batch, seed=0)
+    abduction, elbo = scm.infer(batch, seed=0)
     image = abduction.factual["image"]
 
     class Mean:
@@ -107,16 +107,16 @@ def test_the_mean_over_draws_is_compared_with_the_truth():
     rows = measure_images(scm, abduction, elbo, batch, truth, torch.arange(4), cycles=1, draws=n, seed=0)
     for name in NAMES:
         one, mean = (rows["exact", who, name, "error"][:, 0].sum() for who in ("model", "expected"))
-        # Two independent means of 60 differ by sqrt(2 / 60) = .18 of what a draw differs from its expectation.
+        # Two independent means of 60 differ by sqrt(2 / 60) = 0.18 of what a draw differs from its expectation.
         assert mean < 0.35 * one
 
 
 def test_severities_of_the_exact_counterfactual_are_given_as_a_second_intervention():
-    """Told the brightness of both halves, which is what severity is here, the model answers do(sex) with that."""
+    """Given the brightness of both halves, which is what severity is here, the model answers do(sex) with that."""
     graph = load_graph("chest")
     severity = halves_severity(graph.parents("image"), of=["sex"])
     scm, batch = tiny_scm(graph, severity=severity), chest_batch(6)
-    abduction, elbo = abduct(scm, batch, seed=0)
+    abduction, elbo = scm.infer(batch, seed=0)
     image = abduction.factual["image"]
     answer = torch.rand(image.shape, generator=torch.Generator().manual_seed(10_000))
 
@@ -128,9 +128,9 @@ def test_severities_of_the_exact_counterfactual_are_given_as_a_second_interventi
 
     truth: Any = Fixed()
     rows = measure_images(scm, abduction, elbo, batch, truth, torch.arange(6), cycles=1, draws=1, seed=0)
-    halves = {"left": 10 * answer[..., :8].mean(dim=(1, 2, 3)), "right": 10 * answer[..., 8:].mean(dim=(1, 2, 3))}
-    told = {**abduction.factual, **halves, "sex": 1 - batch["sex"]}
-    made = scm.image_mechanism(replace(elbo.noise(image), severity=None), told)
+    halves = torch.stack([10 * half.mean(dim=(1, 2, 3)) for half in (answer[..., :8], answer[..., 8:])], dim=1)
+    causes = Causes({**abduction.factual, "sex": 1 - batch["sex"]}, halves)
+    made = scm.image_mechanism.make(elbo.noise(image), causes)
     by_hand = (made - answer).flatten(1).norm(dim=1)
     torch.testing.assert_close(rows["exact", "given", "sex", "error"][:, 0], by_hand, atol=1e-4, rtol=0)
     assert (by_hand - rows["exact", "model", "sex", "error"][:, 0]).abs().max() > 1e-2

@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from causalcxr import simulator
-from causalcxr.errors import RunError
 from causalcxr.graph import load_graph
+from causalcxr.interventions import draw_values
 from causalcxr.metrics.amplification import Population, Trial, drift, measure_drift, measure_trial, off_target
 from causalcxr.metrics.realism import frechet_distance, realism
-from causalcxr.metrics.scoring import Sight, importance_weights, join_trials, marginal_values
+from causalcxr.metrics.scoring import Scored, importance_weights, join_trials
 from causalcxr.metrics.targets import define_target, measure_trials
-from causalcxr.objectives import AttributesObjective
 from causalcxr.predictors.adapters import AdaptedPredictor, Output
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.support.errors import RunError
+from causalcxr.training.objectives import AttributesObjective
 from tests.models import TINY_IMAGE, tiny_scm
 
 GRAPH = load_graph("chest")
@@ -83,7 +84,7 @@ def scm():
 def world(evaluator):
     """What the evaluator says of 2,000 subjects, factual and under each intervention (exact ones)."""
     factual, image = subjects(range(N))
-    values = marginal_values(GRAPH, simulator.attributes(simulator.noise(2, range(4000))), GRAPH.attributes, N, 7)
+    values = draw_values(simulator.attributes(simulator.noise(2, range(4000))), GRAPH.attributes, N, Draws(7))
 
     def population(batch, shown):
         with torch.no_grad():
@@ -225,7 +226,7 @@ def test_batches_are_joined_in_order(scm):
     def sight(start):
         labels = {name: torch.arange(start, start + 2) for name in GRAPH.attributes}
         prediction = {name: torch.full((2, 2), float(start)) for name in GRAPH.attributes}
-        return Sight(prediction, torch.full((2, 3), float(start)), labels)
+        return Scored(prediction, torch.full((2, 3), float(start)), labels)
 
     parts = [{"factual": sight(i), "sex": sight(i), "exact sex": sight(i)} for i in (0, 2)]
     trial = join_trials(scm, parts, ["sex"], {})[0]
@@ -234,7 +235,7 @@ def test_batches_are_joined_in_order(scm):
 
 
 def test_scoring_with_the_predictor_that_fine_tuned_is_refused():
-    from causalcxr.measure import Subject
+    from causalcxr.evaluation.measure import Subject
 
     class Run:
         folder, graph = "runs/x", GRAPH

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from causalcxr.errors import ConfigError
 from causalcxr.graph import load_graph
 from causalcxr.predictors.adapters import AdaptedPredictor, Output, from_torchxrayvision
+from causalcxr.support.errors import ConfigError
 
 GRAPH = load_graph("chest")
 VARIABLES = [GRAPH[name] for name in GRAPH.attributes]

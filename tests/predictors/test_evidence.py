@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from causalcxr.config import load_config
-from causalcxr.errors import ConfigError
 from causalcxr.graph import load_graph
 from causalcxr.predictors.evidence import Evidence, build_severity
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.predictor import NetworkPredictor
+from causalcxr.support.errors import ConfigError
 
 GRAPH = load_graph("chest")
 ASKED = ["model.severity.of=[finding]", "train.stages=[attributes,predictors,image]"]

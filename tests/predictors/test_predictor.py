@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from causalcxr.errors import ConfigError
 from causalcxr.graph import load_graph
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.calibration import calibrate, expected_calibration_error, reliability
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import Draws
+from causalcxr.support.errors import ConfigError
 from tests.models import chest_batch
 
 GRAPH = load_graph("chest")
@@ -58,7 +58,7 @@ def test_the_small_architectures_differ():
     ("config", "message"),
     [
         (PredictorConfig(architecture="convnett"), "no predictor architecture 'convnett'; did you mean 'convnet'"),
-        (PredictorConfig(widths=[]), "predictor widths: expected numbers above 0"),
+        (PredictorConfig(widths=[]), "'predictor.widths' is .*; expected a list of at least one entry"),
     ],
 )
 def test_impossible_architectures_are_refused(config, message):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from causalcxr.errors import RunError
 from causalcxr.graph import load_graph
 from causalcxr.report.charts import attribute_chart, curves_chart, graph_picture
 from causalcxr.report.figures import (
@@ -17,6 +16,7 @@ from causalcxr.report.figures import (
     save_png,
 )
 from causalcxr.report.gallery import caption, choose_rows
+from causalcxr.support.errors import RunError
 
 FACTUAL = torch.full((1, 8, 8), 0.5)
 

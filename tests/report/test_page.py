@@ -5,7 +5,8 @@ import math
 import pytest
 
 from causalcxr.graph import graph_from_dict
-from causalcxr.report.page import Report, interval_text, number_text, render
+from causalcxr.report.page import Report, render
+from causalcxr.support.html import interval_text, number_text
 
 
 def entry(value, low, high, n=10):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from causalcxr import simulator
-from causalcxr.errors import DataError
 from causalcxr.simulator import channels
 from causalcxr.simulator.channels import CHANNELS, pixel_noise
+from causalcxr.support.errors import DataError
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

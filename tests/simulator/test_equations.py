@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from causalcxr import simulator
-from causalcxr.errors import ConfigError, GraphError
 from causalcxr.simulator import Knobs
+from causalcxr.support.errors import ConfigError, GraphError
 
 N = 40_000
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalcxr import simulator
-from causalcxr.errors import ConfigError
 from causalcxr.simulator import Knobs
+from causalcxr.support.errors import ConfigError
 
 N = 96
 ACQUISITION = Knobs(race_exposure=0.25, race_texture=0.08, race_view=0.1, ap_share=0.3, race_prevalence=0.5)

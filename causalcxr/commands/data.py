@@ -1,0 +1,62 @@
+"""`causalcxr data prepare SOURCE ROOT OUT`: a cohort of any source, at one size or several, with its card."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from causalcxr.commands.arguments import Parser, say
+from causalcxr.config import Config, load_config, shipped_presets
+from causalcxr.data import prepare_into
+from causalcxr.graph import load_graph
+from causalcxr.support.errors import ConfigError, nearest
+
+__all__ = ["prepare_cohort", "run"]
+
+VERBS = ("prepare",)
+GIVEN = {"data.source": "SOURCE", "data.root": "ROOT", "data.cache": "OUT", "data.prepared": "OUT", "run": "OUT"}
+
+
+def run(arguments: list[str]) -> None:
+    """`prepare` is the one command of `data`."""
+    verb = arguments[0] if arguments else ""
+    if verb not in VERBS:
+        raise ConfigError(f"data: unknown command '{verb}'; {nearest(verb, VERBS)}")
+    _prepare(arguments[1:])
+
+
+def _prepare(arguments: list[str]) -> None:
+    places = ["source", "out"] if arguments[:1] == ["simulator"] else ["source", "root", "out"]
+    parser = Parser("causalcxr data prepare", epilog="then key=value settings, such as preset=NAME")
+    for place in places:
+        parser.add_argument(place)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[], help="pixels a side; without, data.size")
+    first, rest = arguments[: len(places)], arguments[len(places) :]  # a path may have a = in it
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    options = parser.parse_args([*first, *(word for word in rest if word not in settings)])
+    root = getattr(options, "root", "")
+    for folder, command in prepare_cohort(options.source, root, options.out, settings, options.sizes):
+        say(f"card: {folder / 'card.html'}\nnext: {command}")
+
+
+def prepare_cohort(
+    source: str, root: str, out: str, settings: Sequence[str] = (), sizes: Sequence[int] = ()
+) -> list[tuple[Path, str]]:
+    """The folder of each size, and the command that trains on it. `settings` are `key=value`, presets included.
+
+    Raises ConfigError: an unknown source or key, an impossible value. Raises DataError: see `prepare_into`.
+    """
+    for setting in settings:
+        if key := GIVEN.get(setting.partition("=")[0]):
+            raise ConfigError(f"data prepare: '{setting}' has no place here; it is given by {key}")
+    config = load_config(settings, trains=False)
+    config.data.source, config.data.root = source, root
+    folders = prepare_into(out, config.data, load_graph(config.graph), sizes)
+    return [(folder, _train_command(config, settings, out, int(folder.name))) for folder in folders]
+
+
+def _train_command(config: Config, settings: Sequence[str], out: str, size: int) -> str:
+    words = [word for word in settings if word.partition("=")[0] in ("preset", "graph")]
+    if config.model.image.size != size or not any(word.startswith("preset=") for word in words):
+        shipped = f"hvae{size}" in shipped_presets()
+        words += [f"preset=hvae{size}"] if shipped else [f"data.size={size}", f"model.image.size={size}"]
+    return shlex.join(["causalcxr", "train", *words, f"data.prepared={out}", f"run=runs/{Path(out).name}-{size}"])

@@ -1,0 +1,60 @@
+"""The command line: finds the command, runs it, and turns errors into one line and an exit status."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from causalcxr.data.config import SOURCES
+from causalcxr.support.errors import CausalCXRError, ConfigError, nearest
+
+__all__ = ["main"]
+
+COMMANDS = ("train", "evaluate", "counterfactual", "graph", "simulate", "data")  # modules of this folder
+
+USAGE = """usage: causalcxr COMMAND ...
+
+  causalcxr train preset=quickstart run=runs/demo      train a model (run it again to go on after a kill)
+  causalcxr train preset=mimic192 --dry-run            a few steps: seconds, memory, projected hours
+  causalcxr train base=runs/demo finetune.targets=soft fine-tune a trained model into runs/demo-soft
+  causalcxr evaluate run=runs/demo                     metrics.json and report.html of a trained model
+  causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
+  causalcxr graph check chest table.csv                what the graph claims, tested against the data
+  causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
+  causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card (SOURCE: {sources})
+
+train, evaluate and data prepare take key=value arguments; see docs/architecture.md for the keys."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status.
+
+    0 done, 1 the data contradict the graph that is checked, 2 an error that the user can mend, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _set_up_logging()
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            sys.stdout.write(USAGE.format(sources=", ".join(SOURCES)) + "\n")
+            return 0
+        name, rest = arguments[0], arguments[1:]
+        if name not in COMMANDS:
+            raise ConfigError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
+        return import_module(f"causalcxr.commands.{name}").run(rest) or 0
+    except CausalCXRError as error:
+        sys.stderr.write(f"causalcxr: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("causalcxr: interrupted; the same command goes on from the last checkpoint\n")
+        return 130
+
+
+def _set_up_logging() -> None:
+    first_process = int(os.environ.get("RANK", 0)) == 0
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("causalcxr").setLevel(logging.INFO if first_process else logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Interventions: written by a person, chosen from the graph, or drawn row by row."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalcxr.graph import Graph
+from causalcxr.randomness import Draws
+from causalcxr.values import Batch, encode_intervention, parse_assignments
+
+__all__ = [
+    "choose_interventions",
+    "draw_one_each",
+    "draw_other_values",
+    "draw_values",
+    "parse_intervention",
+    "reached_rows",
+]
+
+LABELS_SHOWN = 3
+QUANTILES = (0.1, 0.9)
+
+
+def parse_intervention(graph: Graph, text: str) -> dict[str, Any]:
+    """`"age=80,finding=Pleural Effusion"` to `{"age": 80.0, "finding": "Pleural Effusion"}`.
+
+    Raises GraphError: no `name=value`, or a variable or value that the graph doesn't have.
+    """
+    parsed = parse_assignments(graph, re.split(r",(?=[^,=]*=)", text))
+    encode_intervention(graph, parsed, 1)  # an impossible value is refused here, before anything is measured
+    return parsed
+
+
+def choose_interventions(graph: Graph, train: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Up to three labels of every discrete attribute, and a low and a high value of every continuous one.
+
+    These are the 10 % and the 90 % quantile of the training split, rounded to a number that reads well.
+    """
+    chosen: list[dict[str, Any]] = []
+    for name in graph.attributes:
+        variable = graph[name]
+        if variable.is_discrete:
+            spread = np.linspace(0, len(variable.labels) - 1, min(LABELS_SHOWN, len(variable.labels)))
+            chosen += [{name: variable.labels[round(index)]} for index in spread]
+        else:
+            low, high = np.quantile(train[name].double().numpy(), QUANTILES)
+            values = {_round(x, (high - low) / 10, variable.bounds) for x in (low, high)}
+            chosen += [{name: value} for value in sorted(values)]
+    return chosen
+
+
+def draw_values(train: Batch, names: Sequence[str], n: int, draws: Draws) -> dict[str, Tensor]:
+    """Values `(n,)` of each name, drawn from its training marginal, independently of one another."""
+    return {name: train[name][draws.integers(len(train[name]), n)] for name in names}
+
+
+def draw_other_values(graph: Graph, own: Batch, train: Batch, seed: int) -> dict[str, Tensor]:
+    """For every attribute and row a value `(B,)` to intervene with, other than the row's own.
+
+    Discrete: uniform over the other labels. Continuous: drawn from the training marginal.
+    """
+    draws, drawn = Draws(seed), {}
+    for name in graph.attributes:
+        value, labels = own[name].cpu(), len(graph[name].labels)
+        if graph[name].is_discrete:
+            drawn[name] = (value + 1 + draws.integers(labels - 1, len(value))) % labels
+        else:
+            drawn |= draw_values(train, [name], len(value), draws)
+    return drawn
+
+
+def draw_one_each(
+    names: Sequence[str], train: Batch, n: int, draws: Draws
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One attribute a row, uniform over `names`: values `(n,)` from the training marginal, and where each is set.
+
+    The second is bool `(n,)` by name.
+    """
+    chosen, row = draws.integers(len(names), n), draws.integers(len(train[names[0]]), n)
+    return {name: train[name][row] for name in names}, {name: chosen == i for i, name in enumerate(names)}
+
+
+def reached_rows(graph: Graph, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where `(B,)` each attribute descends from one that is intervened on. `rows`: where each is, bool `(B,)`."""
+    below = {name: graph.descendants(name) for name in rows}
+    reached = {}
+    for name in graph.attributes:
+        causes = [where for cause, where in rows.items() if name in below[cause]]
+        if causes:
+            reached[name] = torch.stack(causes).any(dim=0)
+    return reached
+
+
+def _round(value: float, step: float, bounds: Sequence[float]) -> float:
+    """To a multiple of 1, 2 or 5 times a power of ten that is about `step`, within the bounds."""
+    power = 10.0 ** math.floor(math.log10(step)) if step > 0 else 1.0
+    nice = min((1.0, 2.0, 5.0, 10.0), key=lambda factor: abs(factor * power - step)) * power
+    rounded = round(round(value / nice) * nice, 10)
+    return float(min(max(rounded, bounds[0]), bounds[1]))

@@ -1,0 +1,304 @@
+"""The one loop that every stage uses: devices and precision through Fabric, moving average, checkpoints, resume.
+
+Nothing random is carried from one step to the next: the rows and the draws of a step follow from the seed and
+the step's number. So a run that was killed and started again takes exactly the steps it would have taken.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from causalcxr.data.rows import Rows
+from causalcxr.randomness import Draws, seed_of
+from causalcxr.support.errors import DataError, RunError, TrainingError
+from causalcxr.support.files import load_tensors, save_tensors
+from causalcxr.support.progress import progress_bar
+from causalcxr.training.config import StageConfig, TrainConfig
+from causalcxr.training.objectives import Objective
+
+__all__ = ["Fit", "Progress", "learning_rate", "rows_of_step"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a stage stands. Stored with every checkpoint."""
+
+    step: int = 0
+    best: float = math.inf  # lowest validation loss so far
+    bad_steps: int = 0  # skipped because a loss or gradient was not finite
+    seconds: float = 0.0  # of training, over all sittings
+
+
+@dataclass
+class Fit:
+    """Fits one objective: `run()` minimises it, resuming from `folder` if that holds a checkpoint.
+
+    Afterwards the objective holds the best weights: the moving average with the lowest validation loss, or the
+    last one if the objective says so. Floating buffers are part of the weights.
+    """
+
+    name: str
+    objective: Objective
+    train: Rows
+    val: Rows
+    stage: StageConfig
+    config: TrainConfig
+    fabric: Fabric
+    folder: Path
+    record: Callable[[dict[str, Any]], None]
+    progress: Progress = field(default_factory=Progress)
+    ema: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split, rows in {"train": self.train, "val": self.val}.items():
+            if len(rows) == 0:
+                raise DataError(f"stage '{self.name}': the split '{split}' is empty")
+        # A fused step would unscale half-precision gradients by itself, and then they could not be clipped before.
+        fused = self.config.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(
+            self.objective.parameters(),
+            lr=self.stage.learning_rate,
+            betas=(self.stage.beta1, self.stage.beta2),
+            weight_decay=self.stage.weight_decay,
+            fused=fused,
+            foreach=not fused,
+        )
+        module: Any = torch.compile(self.objective) if self.stage.compile else self.objective
+        self.module, self.optimizer = self.fabric.setup(module, optimizer)
+        self.parameters = dict(self.objective.named_parameters())
+        buffers = {name: b for name, b in self.objective.named_buffers() if b.is_floating_point()}
+        self.weights: dict[str, Tensor] = {**self.parameters, **buffers}
+        self.ema = {name: w.detach().clone() for name, w in self.weights.items()}
+        self.checkpoint = self.folder / f"{self.name}.safetensors"
+        self.best = self.folder / f"{self.name}.best.safetensors"
+
+    def run(self) -> Progress:
+        """Take the steps that are left. Raises TrainingError after too many non-finite steps."""
+        self._resume()
+        self.objective.train()
+        seconds_before, begun = self.progress.seconds, time.perf_counter()
+        steps, shown = self.stage.steps, self.fabric.is_global_zero
+        with progress_bar(self.name, steps, self.progress.step, shown) as advance, self._compiler_named():
+            while self.progress.step < steps:
+                losses, norm = self._step()
+                self.progress.step += 1
+                self.progress.seconds = seconds_before + time.perf_counter() - begun
+                advance(" ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+                if self._due(self.config.log_every):
+                    self._record_step(losses, norm)
+                if self._due(self.stage.validate_every):
+                    self._keep_best(self.validate())
+                if self._due(self.stage.checkpoint_every):
+                    self._save()
+        self._load(load_tensors(self.best)[0])
+        self.objective.eval()
+        return self.progress
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean validation loss by variable, of the averaged weights, with the same draws at every call."""
+        limit, size, fabric = self.stage.validate_rows, 4 * self.stage.batch_size, self.fabric
+        n = min(len(self.val), limit) if limit else len(self.val)
+        sums = {name: torch.zeros((), device=fabric.device) for name in self.objective.names}
+        self.objective.eval()
+        with self._averaged_weights():
+            for i, start in enumerate(range(0, n, size)):
+                if i % fabric.world_size != fabric.global_rank:
+                    continue
+                batch = fabric.to_device(self.val.batch(np.arange(start, min(start + size, n))))
+                with fabric.autocast():
+                    losses = self.objective(batch, Draws(seed_of(self.config.seed, i), fabric.device))
+                for name, loss in losses.items():
+                    sums[name] += loss.float().sum()
+        self.objective.train()
+        reduced: Any = fabric.all_reduce(sums, reduce_op="sum")
+        return {name: float(total) / n for name, total in reduced.items()}
+
+    def _step(self) -> tuple[dict[str, float], float]:
+        """One optimiser step: losses by variable and the gradient's norm before clipping."""
+        step, accumulate = self.progress.step, self.stage.accumulate
+        self.objective.step.fill_(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.stage, step)
+        totals = dict.fromkeys(self.objective.names, 0.0)
+        for micro in range(accumulate):
+            losses = self._accumulate(step * accumulate + micro, last=micro == accumulate - 1)
+            for name, loss in losses.items():
+                totals[name] += float(loss.detach()) / accumulate
+        norm = self._clip()
+        if not math.isfinite(norm):
+            self._count_bad_step(totals)
+        scaler_skips = self.config.precision == "16-mixed"  # and lowers its scale
+        if scaler_skips or (math.isfinite(norm) and not 0 < self.stage.skip_norm < norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_average()
+        return totals, norm
+
+    def _accumulate(self, index: int, last: bool) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch, the `index`-th since the stage began."""
+        seed, fabric = self.config.seed, self.fabric
+        rank, world = fabric.global_rank, fabric.world_size
+        rows = rows_of_step(seed, index, len(self.train), self.stage.batch_size, rank, world)
+        draws = Draws(seed_of(seed, self.name, index), fabric.device, rank, world)
+        with fabric.no_backward_sync(self.module, enabled=not last):  # pyright: ignore[reportArgumentType]
+            batch = fabric.to_device(self.train.batch(rows))
+            losses = {k: v.mean() for k, v in self.module(batch, draws).items()}
+            fabric.backward(torch.stack(list(losses.values())).sum() / self.stage.accumulate)
+        return losses
+
+    def _clip(self) -> float:
+        norm: Any = self.fabric.clip_gradients(
+            self.module,  # pyright: ignore[reportArgumentType]
+            self.optimizer,
+            max_norm=self.stage.clip_norm,
+            error_if_nonfinite=False,
+        )
+        return float(norm)
+
+    def _count_bad_step(self, losses: Mapping[str, float]) -> None:
+        variables = [name for name, loss in losses.items() if not math.isfinite(loss)]
+        if not variables and self.config.precision == "16-mixed":
+            return  # an overflow of the scaled gradients, which the scaler is there to handle
+        self.progress.bad_steps += 1
+        gradients = (n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all())
+        what = f"loss of '{variables[0]}'" if variables else f"gradient of '{next(gradients, '?')}'"
+        where = f"stage '{self.name}', step {self.progress.step}"
+        log.warning("%s: the %s is not finite; this step is skipped", where, what)
+        if self.progress.bad_steps > self.config.max_bad_steps:
+            raise TrainingError(
+                f"{where}: the {what} is not finite, step number {self.progress.bad_steps} of this kind "
+                f"(train.max_bad_steps is {self.config.max_bad_steps}); check the data, or lower "
+                f"{self._key}.learning_rate"
+            )
+
+    def _update_average(self) -> None:
+        """Moving average of the weights; its horizon grows with the step so that the start is forgotten."""
+        weight = 1 - min(self.stage.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        current = [w.detach() for w in self.weights.values()]
+        torch._foreach_lerp_(list(self.ema.values()), current, weight)  # pyright: ignore
+
+    def _keep_best(self, losses: dict[str, float]) -> None:
+        total = sum(losses.values())
+        better = total < self.progress.best or not self.best.exists() or self.objective.keeps_last
+        self.record({"stage": self.name, "step": self.progress.step, "split": "val", **losses, "kept": better})
+        self.fabric.barrier()  # every process has looked whether the file is there
+        if better:
+            self.progress.best = total
+            if self.fabric.is_global_zero:
+                save_tensors(self.best, self.ema, {"step": self.progress.step, "loss": total})
+        self.fabric.barrier()
+
+    def _record_step(self, losses: dict[str, float], norm: float) -> None:
+        rows = self.progress.step * self.stage.batch_size * self.stage.accumulate * self.fabric.world_size
+        self.record(
+            {"stage": self.name, "step": self.progress.step, "split": "train", **losses}
+            | {"gradient_norm": norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+            | {"bad_steps": self.progress.bad_steps, "seconds": self.progress.seconds, "rows": rows}
+            | self.objective.state()
+        )
+
+    def _as_moment(self, name: str, value: Tensor, parameter: Tensor) -> Tensor:
+        """A stored moment as AdamW keeps it: laid out in memory as its parameter, which a fused step relies on."""
+        if name == "step":  # on the CPU, unless the step is fused
+            return value.to(parameter.device) if self.optimizer.param_groups[0]["fused"] else value
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+    @property
+    def _key(self) -> str:
+        """Where the configuration has this stage's settings; several stages may share them."""
+        shared = [f"train.{name}" for name, value in vars(self.config).items() if value is self.stage]
+        return shared[0] if shared else f"train.{self.name}"
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.stage.steps
+
+    @contextmanager
+    def _compiler_named(self) -> Iterator[None]:
+        """A failure of torch.compile in one line; it compiles when a step first needs it."""
+        try:
+            yield
+        except RuntimeError as error:
+            if type(error).__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
+                raise
+            why = " ".join(str(error).splitlines()[:2]).strip()  # the second names the cause if a backend failed
+            hint = f"set {self._key}.compile=false"
+            raise TrainingError(f"stage '{self.name}': torch.compile failed, {why}; {hint}") from error
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        kept = {name: w.detach().clone() for name, w in self.weights.items()}
+        self._load(self.ema)
+        yield
+        self._load(kept)
+
+    @torch.no_grad()
+    def _load(self, values: Mapping[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            weight.copy_(values[name])
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            tensors = {f"weights/{name}": w for name, w in self.weights.items()}
+            tensors |= {f"ema/{name}": value for name, value in self.ema.items()}
+            for name, parameter in self.parameters.items():
+                moments = self.optimizer.state.get(parameter, {})
+                tensors |= {f"{key}/{name}": value for key, value in moments.items()}
+            save_tensors(self.checkpoint, tensors, vars(self.progress))
+        self.fabric.barrier()
+
+    def _resume(self) -> None:
+        self.fabric.barrier()
+        if not self.checkpoint.exists():
+            return
+        tensors, counters = load_tensors(self.checkpoint)
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = tensor
+        if groups["weights"].keys() != self.weights.keys():
+            raise RunError(f"'{self.checkpoint}' is of another model; choose another run= or delete it")
+        self._load(groups.pop("weights"))
+        ema = groups.pop("ema")  # in the order of the weights, not of the file
+        self.ema = {name: ema[name].to(w.device) for name, w in self.weights.items()}
+        for name, parameter in self.parameters.items():
+            moments = {key: values[name] for key, values in groups.items() if name in values}
+            self.optimizer.state[parameter] = {k: self._as_moment(k, v, parameter) for k, v in moments.items()}
+        self.progress = Progress(**counters)
+        log.info("stage '%s' goes on at step %d of %d", self.name, self.progress.step, self.stage.steps)
+
+
+def rows_of_step(seed: int, step: int, n: int, batch: int, rank: int = 0, world: int = 1) -> np.ndarray:
+    """Row numbers `(batch,)` for one process at one step: consecutive slices of an endless shuffled stream."""
+    positions = (step * world + rank) * batch + np.arange(batch)
+    epochs = positions // n
+    rows = np.empty(batch, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        rows[here] = _epoch_order(seed, int(epoch), n)[positions[here] % n]
+    return rows
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def learning_rate(stage: StageConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to `final_learning_rate` of the peak."""
+    warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * warm * (stage.final_learning_rate + (1 - stage.final_learning_rate) * cosine)

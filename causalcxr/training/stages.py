@@ -1,0 +1,251 @@
+"""What each stage of training does: which objective on which rows, and what of it is kept."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from causalcxr.data.cohort import Cohort, Split
+from causalcxr.data.rows import Observed, ObservedRows, Rows, Table
+from causalcxr.mechanisms.likelihood import bits_per_dimension
+from causalcxr.mechanisms.severity import Causes, Severity
+from causalcxr.mechanisms.template import Template
+from causalcxr.predictors.building import ROLES, build_predictor
+from causalcxr.predictors.calibration import calibrate_on, predict_split
+from causalcxr.predictors.evidence import Evidence, observe_split
+from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_values
+from causalcxr.predictors.predictor import Predictor
+from causalcxr.randomness import Draws, seed_of
+from causalcxr.runs import Run
+from causalcxr.scm import StructuralCausalModel
+from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.training.config import StageConfig
+from causalcxr.training.finetune import FinetuneObjective
+from causalcxr.training.loop import Fit
+from causalcxr.training.objectives import (
+    AttributesObjective,
+    ImageObjective,
+    Objective,
+    OutputsObjective,
+    PredictorObjective,
+    SeverityObjective,
+)
+from causalcxr.values import image_to_float
+
+__all__ = ["STAGE_RUNNERS", "Context", "measure_bound"]
+
+log = logging.getLogger(__name__)
+
+TEMPLATE_ROWS = 20_000  # of the training split, at most: means are known well enough by then
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage works with."""
+
+    run: Run
+    cohort: Cohort
+    scm: StructuralCausalModel
+    fabric: Fabric
+    recorder: Callable[[str], Callable[[dict[str, Any]], None]]
+    predictor: Predictor | None = None  # fine-tunes in the place of the run's own
+
+    @property
+    def train(self) -> Split:
+        return self.cohort.split("train")
+
+    @property
+    def val(self) -> Split:
+        return self.cohort.split("val")
+
+    @property
+    def severity(self) -> Severity | None:
+        """The severities of the image's mechanism, if it has any."""
+        return self.scm.image_mechanism.severity if self.run.graph.image else None
+
+    def minimise(
+        self,
+        name: str,
+        objective: Objective,
+        settings: StageConfig,
+        train: Rows | None = None,
+        val: Rows | None = None,
+    ) -> None:
+        """Train an objective on the one loop, resuming where an earlier process stopped."""
+        progress = Fit(
+            name=name,
+            objective=objective,
+            train=train or self.train,
+            val=val or self.val,
+            stage=settings,
+            config=self.run.config.train,
+            fabric=self.fabric,
+            folder=self.run.state,
+            record=self.recorder(name),
+        ).run()
+        if self.fabric.is_global_zero:
+            self.run.note(seconds={name: progress.seconds})
+
+
+Facts = dict[str, Any]
+
+
+def run_attributes(context: Context) -> Facts:
+    """Fit the mechanisms of all attributes."""
+    objective, settings = AttributesObjective(context.scm), context.run.config.train.attributes
+    context.minimise(
+        "attributes", objective, settings, Table(context.train.attributes), Table(context.val.attributes)
+    )
+    return {}
+
+
+def run_image(context: Context) -> Facts:
+    """Fit the image's mechanism, and first the severities and the template that it is made with, if any."""
+    severity, train, val = context.severity, context.train, context.val
+    if severity is not None:
+        train, val = _fit_severity(context, severity)
+    template = context.scm.image_mechanism.template
+    if template is not None:
+        _fit_template(context, train, template)
+    settings = context.run.config.train.image
+    context.minimise("image", ImageObjective(context.scm, settings.kl_warmup_steps), settings, train, val)
+    return {}
+
+
+def run_predictors(context: Context) -> Facts:
+    """Train, calibrate and keep the predictor and the evaluator."""
+    run = context.run
+    assert run.graph.image is not None
+    for role in ROLES:
+        predictor = build_predictor(role, run.config, run.graph)
+        predictor.fit_scaling(context.train.attributes)
+        context.minimise(role, PredictorObjective(predictor, run.graph.image), run.config.train.predictors)
+        calibrate_on(predictor, context.val)
+        if context.fabric.is_global_zero:
+            run.save_predictor(role, predictor)
+    return {}
+
+
+def run_finetune(context: Context) -> Facts:
+    """Fine-tune the image's mechanism. What is stored about it: the measured bound, and which predictor it saw."""
+    run, scm, device = context.run, context.scm.to(context.fabric.device), context.fabric.device
+    config, train = run.config.finetune, context.train.attributes
+    _check_intervene(config.intervene, run)
+    predictor = (context.predictor or run.load_predictor("predictor")).to(device)
+    if context.predictor is not None:
+        calibrate_on(predictor, context.val)
+    outputs = _fit_outputs(context, predictor) if config.targets == "counterfactual" else None
+    bound = measure_bound(scm, context.train, config.calibration_rows, run.config.train.seed)
+    log.info("negative ELBO before fine-tuning: %.4f bits per dimension", bound)
+    marginals = {name: values.to(device) for name, values in train.items()}
+    objective = FinetuneObjective(scm, predictor, config, marginals, bound, outputs)
+    context.minimise("finetune", objective, run.config.train.finetune)
+    facts = {"targets": config.targets, "bound": bound, "tolerance": config.tolerance}
+    facts |= {"predictor": predictor.fingerprint(), "multiplier": float(objective.multiplier)}
+    return {"finetune": facts}
+
+
+STAGE_RUNNERS: dict[str, Callable[[Context], Facts]] = {
+    "attributes": run_attributes,
+    "predictors": run_predictors,
+    "image": run_image,
+    "finetune": run_finetune,
+}
+
+
+@torch.no_grad()
+def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, batch_size: int = 128) -> float:
+    """The mean negative ELBO in bits per dimension on `n` rows (in a shuffled order, always the same)."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed_of(seed, "bound")))[:n]
+    mechanism, total = scm.image_mechanism, torch.zeros((), dtype=torch.float64)
+    image = mechanism.variable.name
+    for i, indices in enumerate(order.split(batch_size)):
+        batch: dict[str, Tensor] = {k: v.to(scm.device) for k, v in rows.batch(indices).items()}
+        draws = Draws(seed_of(seed, "bound", i), scm.device)
+        elbo = mechanism.elbo(batch[image], batch, draws)
+        total += mechanism.loss(elbo).sum().cpu()
+    return float(bits_per_dimension(total / len(order), mechanism.event_shape))
+
+
+def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
+    """The conditional flows of the predictor's outputs, fitted on the training split.
+
+    The images are augmented as in fine-tuning. Outputs are a little less sure of augmented images, and carried by
+    the law of those that are not, the targets would ask of every change a little too much.
+    """
+    severity, begun = context.severity, time.perf_counter()
+    train, val = (_outputs_of(context, predictor, rows) for rows in (context.train, context.val))
+    log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
+    model = OutputModel(predictor.variables, context.scm.image_mechanism.parents, train, severity)
+    context.minimise(
+        "outputs", OutputsObjective(model), context.run.config.train.outputs, Table(train), Table(val)
+    )
+    return model
+
+
+def _outputs_of(context: Context, predictor: Predictor, rows: Split) -> OutputBatch:
+    """What the predictor says of all images of a split, augmented, and the causes of these images."""
+    seed, strength = context.run.config.train.seed, context.run.config.finetune.augment
+    draws = Draws(seed_of(seed, "outputs", rows.name), predictor.temperature.device)
+    seen = predict_split(predictor, rows, strength=strength, draws=draws)
+    severities = _measure(context.severity, rows, seed) if context.severity is not None else None
+    return OutputBatch(output_values(predictor.variables, seen), Causes(rows.attributes, severities))
+
+
+def _measure(severity: Severity, rows: Split, seed: int) -> Tensor:
+    """The severities `(N, K)` of a split as abduction measures them, noise included."""
+    device = severity.encoder.loc.device
+    draws = Draws(seed_of(seed, "measure", rows.name), device)
+    return severity.perturb(observe_split(severity, rows).to(device), draws).cpu()
+
+
+def _fit_severity(context: Context, severity: Severity) -> tuple[ObservedRows, ObservedRows]:
+    """Take over the trained predictor, whose evidence is the severity, and fit the flows on the training split.
+
+    Returns the rows to train and validate on, with the evidence, which needn't be observed again at every step.
+    """
+    severity.to(context.fabric.device)
+    assert isinstance(severity.evidence, Evidence)
+    predictor = context.run.load_predictor("predictor")
+    severity.evidence.predictor.load_state_dict(predictor.state_dict())
+    train, val = (ObservedRows(rows, observe_split(severity, rows)) for rows in (context.train, context.val))
+    severity.calibrate(train.evidence, context.train.attributes)
+    tables = [
+        Table(Observed(rows.attributes, observed.evidence))
+        for rows, observed in ((context.train, train), (context.val, val))
+    ]
+    context.minimise("severity", SeverityObjective(severity), context.run.config.train.outputs, *tables)
+    severity.requires_grad_(False)
+    return train, val
+
+
+def _fit_template(context: Context, train: Split | ObservedRows, template: Template) -> None:
+    """Solve for what the parents alone predict, on training rows (with their evidence) in a shuffled order."""
+    mechanism = context.scm.image_mechanism.to(context.fabric.device)
+    generator = torch.Generator().manual_seed(seed_of(context.run.config.train.seed, "template"))
+    order = torch.randperm(len(train), generator=generator)[:TEMPLATE_ROWS]
+
+    def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for indices in order.split(256):
+            batch = context.fabric.to_device(train.batch(indices))
+            values, evidence = batch if isinstance(batch, Observed) else (batch, None)
+            image, features = image_to_float(values[mechanism.variable.name]), mechanism.film_features(values)
+            others = [mechanism.parent_encoder(values) - features]
+            if mechanism.severity is not None and evidence is not None:
+                seen = mechanism.severity.above_floor(evidence)
+                others += [seen, seen.square()]
+            yield features, torch.cat(others, dim=1), image
+
+    template.fit(read)
+
+
+def _check_intervene(names: list[str], run: Run) -> None:
+    for name in names:
+        if name not in run.graph.attributes:
+            hint = nearest(name, run.graph.attributes)
+            raise ConfigError(f"finetune.intervene has '{name}', which is no attribute of the graph; {hint}")

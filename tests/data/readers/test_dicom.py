@@ -1,0 +1,380 @@
+"""DICOM files: the pixels against pydicom's own pipeline, what is refused, and a folder of them as a source."""
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from causalcxr.data import DataConfig, open_cohort, prepare
+from causalcxr.data.source import Unusable
+from causalcxr.graph import load_graph
+from causalcxr.support.errors import DataError
+
+pydicom = pytest.importorskip("pydicom", reason="pydicom (extra dicom) is not installed")
+
+from pydicom.data import get_testdata_file  # noqa: E402
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    MPEG2MPML,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from causalcxr.data.dicom_file import read_dicom, read_tags, shown_levels  # noqa: E402
+
+SIDE = 64  # the smallest that JPEG 2000 is happy with
+ROUNDING = 0.5 + 1e-3  # of a level: what is stored is the nearest whole one of float32 levels
+
+
+def radiograph(bits: int = 12, signed: bool = False, seed: int = 0, **tags) -> Dataset:
+    """A square image with all levels of its bits from corner to corner, and what a header must have."""
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = DigitalXRayImageStorageForPresentation
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid(entropy_srcs=[str(seed)])
+    file.Rows = file.Columns = SIDE
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.BitsStored, file.BitsAllocated, file.HighBit = bits, 8 if bits <= 8 else 16, bits - 1
+    file.PixelRepresentation = int(signed)
+    levels = np.linspace(0, 2**bits - 1, SIDE**2).round() - (2 ** (bits - 1) if signed else 0)
+    kind = f"{'i' if signed else 'u'}{file.BitsAllocated // 8}"
+    file.PixelData = np.roll(levels, seed).astype(kind).tobytes()
+    for tag, value in tags.items():
+        setattr(file, tag, value)
+    return file
+
+
+def write(file: Dataset, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.save_as(path, enforce_file_format=True)
+    return path
+
+
+def expected(file: Dataset, low: float, high: float) -> np.ndarray:
+    """pydicom's own pipeline, its range `low` to `high` brought to 0..255."""
+    shown = apply_voi_lut(apply_modality_lut(file.pixel_array, file), file)
+    return (shown.astype(float) - low) / (high - low) * 255
+
+
+def check_pixels(path: Path, levels: np.ndarray) -> None:
+    pixels = read_dicom(path, [SIDE], 1)[0]
+    assert isinstance(pixels, np.ndarray), pixels
+    assert pixels.shape == (1, SIDE, SIDE) and pixels.dtype == np.uint8
+    assert np.abs(pixels[0] - levels).max() <= ROUNDING
+    assert np.array_equal(read_dicom(path, [SIDE], 3)[0], np.repeat(pixels, 3, 0))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("signed", [False, True])
+def test_without_a_window_the_range_of_the_bits_stored_is_shown(tmp_path, bits, signed):
+    file = radiograph(bits, signed)
+    path = write(file, tmp_path / "a.dcm")
+    low = -(2 ** (bits - 1)) if signed else 0
+    check_pixels(path, expected(file, low, low + 2**bits - 1))
+    ramp = np.linspace(0, 255, SIDE**2).reshape(SIDE, SIDE)
+    assert np.abs(read_dicom(path, [SIDE], 1)[0][0] - ramp).max() <= 0.5 + 255 / 2**bits  # the known answer
+
+
+def test_a_faint_image_is_not_stretched(tmp_path):
+    file = radiograph(12, PixelData=np.linspace(1000, 2000, SIDE**2).astype("u2").tobytes())
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert pixels.min() == round(1000 / 4095 * 255) and pixels.max() == round(2000 / 4095 * 255)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("window", [(2048, 1000), (600, 3000), ([1800, 100], [900, 10])])
+@pytest.mark.parametrize("rescale", [None, (1, 0), (2, -1024), (0.5, 3.25), (-1, 4095)])
+def test_windows_are_those_of_pydicom(tmp_path, function, window, rescale):
+    file = radiograph(12, WindowCenter=window[0], WindowWidth=window[1], VOILUTFunction=function)
+    slope, intercept = rescale or (1, 0)
+    if rescale:
+        file.RescaleSlope, file.RescaleIntercept = slope, intercept
+    check_pixels(write(file, tmp_path / "a.dcm"), expected(file, intercept, 4095 * slope + intercept))
+
+
+def test_a_window_has_the_known_answer(tmp_path):
+    """PS3.3 C.11.2.1.2.1: y = ((x - (c - 0.5)) / (w - 1) + 0.5) * 255, clipped."""
+    file = radiograph(12, WindowCenter=2048, WindowWidth=1024)
+    stored = file.pixel_array
+    formula = (((stored - 2047.5) / 1023 + 0.5) * 255).clip(0, 255)
+    check_pixels(write(file, tmp_path / "a.dcm"), formula)
+    assert (formula == 0).sum() > 50 and (formula == 255).sum() > 50
+
+
+def test_rescaled_levels_without_a_window(tmp_path):
+    file = radiograph(12, RescaleSlope=-2, RescaleIntercept=100)  # high stored values are low ones
+    ramp = np.linspace(255, 0, SIDE**2).reshape(SIDE, SIDE)
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert np.abs(pixels[0] - ramp).max() <= 0.5 + 255 / 4096
+
+
+def lut(entries: np.ndarray, first: int, bits: int) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries), first, bits])
+    item.add_new("LUTData", "US", entries.tolist())
+    return item
+
+
+def test_a_voi_lut_goes_before_a_window(tmp_path):
+    curve = np.rint(1023 * np.linspace(0, 1, 3000) ** 2).astype(int)  # 10 bits, for stored values from 500 on
+    file = radiograph(12, WindowCenter=10, WindowWidth=10, VOILUTSequence=[lut(curve, 500, 10)])
+    check_pixels(write(file, tmp_path / "a.dcm"), expected(file, 0, 1023))
+    stored = file.pixel_array.astype(int)
+    assert np.array_equal(expected(file, 0, 1023), curve[(stored - 500).clip(0, 2999)] / 1023 * 255)
+
+
+def test_a_voi_lut_after_a_rescale(tmp_path):
+    curve = np.arange(4096)[::-1]
+    file = radiograph(12, RescaleSlope=1, RescaleIntercept=-1000, VOILUTSequence=[lut(curve, -1000 % 65536, 12)])
+    file.VOILUTSequence[0].LUTDescriptor = [4096, 0, 12]
+    stored = file.pixel_array.astype(int)
+    check_pixels(write(file, tmp_path / "a.dcm"), curve[(stored - 1000).clip(0)] / 4095 * 255)
+
+
+def test_a_modality_lut(tmp_path):
+    curve = np.rint(65535 * np.linspace(0, 1, 4096) ** 3).astype(int)
+    file = radiograph(12, ModalityLUTSequence=[lut(curve, 0, 16)])
+    check_pixels(write(file, tmp_path / "a.dcm"), expected(file, 0, 65535))
+    file.WindowCenter, file.WindowWidth = 30000, 20000
+    check_pixels(write(file, tmp_path / "b.dcm"), expected(file, 0, 65535))
+
+
+@pytest.mark.parametrize("tags", [{}, {"WindowCenter": 2048, "WindowWidth": 1000}])
+def test_bones_are_white_whatever_the_photometric_interpretation(tmp_path, tags):
+    file = radiograph(12, **tags)
+    plain = read_dicom(write(file, tmp_path / "2.dcm"), [SIDE], 1)[0].astype(int)
+    file.PhotometricInterpretation = "MONOCHROME1"
+    inverted = read_dicom(write(file, tmp_path / "1.dcm"), [SIDE], 1)[0]
+    assert np.abs(255 - plain - inverted).max() <= 1  # a half is rounded up on both sides
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_lossless_compression_changes_nothing(tmp_path, syntax, bits):
+    file = radiograph(bits, seed=3)
+    plain = read_dicom(write(file, tmp_path / "plain.dcm"), [SIDE], 1)[0]
+    if syntax == JPEG2000Lossless:
+        pytest.importorskip("openjpeg", reason="pylibjpeg-openjpeg (extra dicom) is not installed")
+    file.compress(syntax)
+    assert np.array_equal(read_dicom(write(file, tmp_path / "small.dcm"), [SIDE], 1)[0], plain)
+
+
+def test_baseline_jpeg_as_pillow_writes_it(tmp_path):
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    smooth = np.rint(127.5 + 100 * np.sin(x / 6) * np.cos(y / 7)).astype(np.uint8)
+    coded = BytesIO()
+    Image.fromarray(smooth).save(coded, "JPEG", quality=95)
+    file = radiograph(8)
+    file.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    file.PixelData = encapsulate([coded.getvalue()])
+    file["PixelData"].is_undefined_length = True
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    decoded = np.asarray(Image.open(coded))
+    assert np.abs(pixels[0].astype(int) - decoded).max() <= 1  # decoders may round otherwise
+    assert np.abs(pixels[0].astype(int) - smooth).mean() < 2
+
+
+def shipped(name: str) -> Path:
+    """A file inside the package; nothing is downloaded."""
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"this pydicom ships no {name}")
+    return Path(str(path))
+
+
+def compare(file: Dataset, path: Path) -> None:
+    """The levels before cropping and resizing are those of pydicom's pipeline, up to their scale."""
+    shown = apply_voi_lut(apply_modality_lut(file.pixel_array, file), file)
+    levels = shown_levels(file)
+    assert levels.shape == (file.Rows, file.Columns) and levels.dtype == np.float32
+    assert levels.min() >= 0 and levels.max() <= 255 + 1e-3
+    slope, offset = np.polyfit(shown.ravel().astype(float), levels.ravel().astype(float), 1)
+    assert np.abs(slope * shown + offset - levels).max() < 0.01
+    assert slope > 0
+    assert isinstance(read_dicom(path, [SIDE], 1)[0], np.ndarray)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom remarks on flaws of some of its test files
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm"),
+        *("MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "JPEG2000.dcm", "JPGExtended.dcm"),
+        *("JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm"),
+    ],
+)
+def test_files_that_come_with_pydicom(name):
+    path = shipped(name)
+    file = pydicom.dcmread(path)
+    if not pydicom.pixels.decoders.base.get_decoder(file.file_meta.TransferSyntaxUID).is_available:
+        pytest.skip(f"no decoder of {file.file_meta.TransferSyntaxUID.name} (extra dicom) is installed")
+    compare(file, path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("SC_rgb_rle_2frame.dcm", "multi-frame"),
+        ("SC_rgb_small_odd.dcm", "not greyscale"),
+        ("examples_palette.dcm", "not greyscale"),
+        ("rtplan.dcm", "no pixels"),
+        ("MR_truncated.dcm", "broken image"),
+        ("README.txt", "broken image"),
+    ],
+)
+def test_files_that_are_no_radiograph_are_refused(name, reason):
+    answer = read_dicom(shipped(name), [SIDE], 1)[0]
+    assert isinstance(answer, Unusable) and answer.reason == reason and name in answer.detail
+    assert "\n" not in answer.detail
+
+
+def test_several_frames_are_refused(tmp_path):
+    file = radiograph(8, NumberOfFrames=2)
+    file.PixelData *= 2
+    answer = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert answer == Unusable(
+        "multi-frame", f"'{tmp_path / 'a.dcm'}' has 2 frames; a radiograph has one: split the file"
+    )
+
+
+def test_a_file_that_is_not_there_or_constant(tmp_path):
+    assert read_dicom(tmp_path / "none.dcm", [SIDE], 1)[0].reason == "missing file"
+    black = radiograph(8, PixelData=bytes(SIDE**2))
+    assert read_dicom(write(black, tmp_path / "a.dcm"), [SIDE], 1)[0].reason == "constant image"
+
+
+def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
+    file = radiograph(8)
+    file.file_meta.TransferSyntaxUID = JPEGLSLossless
+    file.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+    path = write(file, tmp_path / "a.dcm")
+    decoder = pydicom.pixels.decoders.base.get_decoder(JPEGLSLossless)
+    monkeypatch.setattr(decoder, "_available", {})
+    answer = read_dicom(path, [SIDE], 1)[0]
+    assert answer.reason == "no decoder"
+    assert answer.detail.endswith(
+        "no package that decodes JPEG-LS Lossless Image Compression is installed; pip install 'causalcxr[dicom]'"
+    )
+    file.file_meta.TransferSyntaxUID = MPEG2MPML
+    assert read_dicom(write(file, tmp_path / "b.dcm"), [SIDE], 1)[0].reason == "no decoder"
+
+
+PEOPLE = [  # file, PatientID, PatientSex, PatientAge, ViewPosition, what becomes of it
+    ("a/1.dcm", "0001", "F", "063Y", "PA", "kept"),
+    ("a/2.dcm", "0001", "F", "065Y", "LL", "other view"),
+    ("a/3.DCM", "0002", "M", "018M", "AP", "kept"),
+    ("b/IM0001", "0003", "F", "040Y", "AP", "kept"),  # no ending, as on a disc from a hospital
+    ("b/5.dcm", "0004", "O", "040Y", "AP", "other value"),
+    ("b/6.dcm", "0005", "M", "", "AP", "blank value"),
+    ("b/7.dcm", "", "M", "050Y", "AP", "blank value"),
+    ("b/8.dcm", "0006", "M", "050Y", "AP", "no record"),
+    ("b/9.dcm", "0007", "M", "050Y", "AP", "broken image"),
+]
+REJECTED = {"other view": 1, "other value": 1, "blank value": 2, "no record": 1, "broken image": 1}
+
+
+@pytest.fixture
+def folder(tmp_path, write_csv):
+    """Make a folder of DICOM files, and the CSV that says what they showed and where they go, joined by `key`."""
+
+    def make(key: str = "path", table: str = "metadata.csv", name: str = "root") -> DataConfig:
+        root = tmp_path / name
+        rows = []
+        for i, (file, patient, sex, age, view, fate) in enumerate(PEOPLE):
+            made = radiograph(12, seed=i, PatientID=patient, PatientSex=sex, PatientAge=age, ViewPosition=view)
+            made.StudyDate, made.PatientName = "20240229", "Doe^Jane"
+            write(made, root / file)
+            row = {"path": file, "SOPInstanceUID": made.SOPInstanceUID, "PatientID": patient}
+            row = {key: row[key], "finding": ("No Finding", "Pleural Effusion")[i % 2]}
+            row["split"] = {"0002": "val", "0003": "test"}.get(patient, "train")
+            if fate != "no record" and row not in rows and row[key] not in [other[key] for other in rows]:
+                rows.append(row)
+        (root / "b/9.dcm").write_bytes(b"no DICOM file")
+        for other in ("DICOMDIR", "README", "notes.txt"):
+            (root / other).write_bytes(b"nothing that counts")
+        write_csv(root / table, rows)
+        return DataConfig(source="dicom", root=str(root), cache=str(tmp_path / "cache"), size=SIDE, table=table)
+
+    return make
+
+
+def test_every_file_is_kept_or_rejected_for_its_reason(folder, check_every_row):
+    config = folder()
+    cohort = open_cohort(config, load_graph("chest_without_race"))
+    check_every_row(cohort, len(PEOPLE), REJECTED)
+    assert cohort.manifest[["path", "split", "sex", "age", "finding"]].values.tolist() == [
+        ["a/1.dcm", "train", "female", 63, "No Finding"],
+        ["a/3.DCM", "val", "male", 1.5, "No Finding"],
+        ["b/IM0001", "test", "female", 40, "Pleural Effusion"],
+    ]
+    assert np.array_equal(cohort.images[0], read_dicom(Path(config.root, "a/1.dcm"), [SIDE], 1)[0])
+
+
+def test_no_name_and_no_number_of_a_patient_is_kept(folder):
+    cohort = open_cohort(folder(), load_graph("chest_without_race"))
+    assert cohort.manifest["patient_id"][0] == hashlib.sha256(b"0001").hexdigest()[:16]
+    for file in cohort.folder.iterdir():
+        assert b"Doe" not in file.read_bytes() and b"20240229" not in file.read_bytes()
+
+
+def test_tags_are_text_and_only_those_needed(tmp_path):
+    file = radiograph(8, PatientName="Doe^Jane", PatientBirthDate="19610101", PatientID="7", PatientAge="063Y")
+    tags = read_tags(write(file, tmp_path / "a.dcm"))
+    assert tags == {
+        **{"PatientID": "7", "PatientSex": "", "PatientAge": "063Y", "ViewPosition": "", "StudyDate": ""},
+        "SOPInstanceUID": file.SOPInstanceUID,
+    }
+
+
+@pytest.mark.parametrize("key", ["SOPInstanceUID", "PatientID"])
+def test_the_table_may_name_images_or_people(folder, key):
+    config = folder(key, table="labels.csv")
+    cohort = open_cohort(config, load_graph("chest_without_race"))
+    assert cohort.manifest["path"].tolist() == ["a/1.dcm", "a/3.DCM", "b/IM0001"]
+    assert cohort.source["table"] == "labels.csv"
+
+
+def test_all_views_can_be_kept(folder):
+    config = folder()
+    config.views = []
+    assert open_cohort(config, load_graph("chest_without_race")).rejected.get("other view") is None
+
+
+def test_a_replaced_file_makes_another_cohort(folder):
+    config = folder()
+    first = prepare(config, load_graph("chest_without_race"))
+    assert prepare(config, load_graph("chest_without_race")) == first
+    known = {"PatientID": "0001", "PatientSex": "F", "PatientAge": "063Y", "ViewPosition": "PA"}
+    write(radiograph(12, seed=50, **known, PatientComments="longer"), Path(config.root, "a/1.dcm"))
+    assert prepare(config, load_graph("chest_without_race")) != first
+
+
+def test_what_cannot_be_read_is_one_clear_line(folder, tmp_path):
+    config = folder()
+    with pytest.raises(DataError, match=r"has no column 'race'"):
+        prepare(config, load_graph("chest"))
+    table = Path(config.root, "metadata.csv")
+    table.write_text(table.read_text().replace("path,", "file,"))
+    with pytest.raises(DataError, match=r"none of the columns path, SOPInstanceUID, PatientID to join it by"):
+        prepare(config, load_graph("chest_without_race"))
+    table.unlink()
+    with pytest.raises(DataError, match=r"DICOM files in .* has no column 'finding'"):
+        prepare(config, load_graph("chest_without_race"))
+    config.table = "labels.csv"
+    with pytest.raises(DataError, match=r"no table .*labels.csv"):
+        prepare(config, load_graph("chest_without_race"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no DICOM file .* under '.*empty'"):
+        prepare(DataConfig(source="dicom", root=str(tmp_path / "empty")), load_graph("chest_without_race"))
