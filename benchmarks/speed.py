@@ -23,11 +23,10 @@ from typing import Any
 import torch
 from cache_read import cache_read
 
+from causalcxr.building import build_predictor, build_severity
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
 from causalcxr.interventions import draw_one_each
-from causalcxr.predictors.building import build_predictor
-from causalcxr.predictors.evidence import build_severity
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.training.config import FinetuneConfig

@@ -1,10 +1,13 @@
 """Random draws from an explicit seed, the same however many processes share a batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "seed_of"]
+__all__ = ["Draws", "seed_of", "seeded"]
 
 
 class Draws:
@@ -52,3 +55,15 @@ def seed_of(*parts: int | str) -> int:
         number = part if isinstance(part, int) else int.from_bytes(part.encode(), "little")
         words += [number >> shift & 0xFFFFFFFF for shift in range(0, max(1, number.bit_length()), 32)]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generators start from `seed` inside, and go on outside as if nothing had been drawn.
+
+    For what draws from them without asking, such as the initial weights of layers.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

@@ -10,13 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
+from causalcxr.building import build_model, build_predictor
 from causalcxr.config import Config, read_config, to_yaml
 from causalcxr.graph import Graph, graph_from_dict, load_graph
-from causalcxr.predictors.building import build_predictor
-from causalcxr.predictors.evidence import build_severity
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.errors import ConfigError, GraphError, RunError
@@ -93,11 +91,7 @@ class Run:
 
     def build_model(self) -> StructuralCausalModel:
         """An untrained model of this run's graph, the same for the same `train.seed`."""
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.config.train.seed)
-            severity = build_severity(self.config, self.graph)
-            return StructuralCausalModel(self.graph, self.config.model.image, self.config.model.spline, severity)
+        return build_model(self.config, self.graph)
 
     def save_model(
         self, scm: StructuralCausalModel, stages: list[str], facts: Mapping[str, Any] | None = None

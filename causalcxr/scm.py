@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ class Abduction:
 
     noise: Mapping[str, Noise]
     factual: Mapping[str, Tensor]
+
+    def __repr__(self) -> str:
+        return f"Abduction of {len(self)} rows: {', '.join(self.factual)}"
 
     def __len__(self) -> int:
         return len(next(iter(self.factual.values())))
@@ -266,18 +270,52 @@ class StructuralCausalModel(LocalPyroModule):
         return {name: values[name] for name in self.graph.variables}
 
     def _check_image(self, image: Any) -> Tensor:
-        mechanism = self.image_mechanism
-        shape = tuple(getattr(image, "shape", ()))
-        if not isinstance(image, Tensor) or len(shape) != 4 or shape[1:] != tuple(mechanism.event_shape):
-            expected = "x".join(map(str, ("B", *mechanism.event_shape)))
-            got = "x".join(map(str, shape)) if shape else type(image).__name__
-            raise GraphError(f"'{self.graph.image}': expected a tensor {expected}, got {got}; resize it first")
+        shape = tuple(self.image_mechanism.event_shape)
+        if not isinstance(image, Tensor):
+            image = _as_tensor(image)
+        if image is None or image.ndim != 4 or image.shape[1:] != shape:
+            expected = "x".join(map(str, ("B", *shape)))
+            got = "something else" if image is None else "x".join(map(str, image.shape))
+            raise GraphError(
+                f"'{self.graph.image}': expected images {expected} (a tensor, an array or a list), got {got}; "
+                "resize them, and give single images a first dimension of 1"
+            )
         image = image_to_float(image.to(self.device), self.dtype)
         if not bool(((image >= 0) & (image <= 1)).all()):
             raise GraphError(
                 f"'{self.graph.image}': pixels must be uint8, or floats in [0, 1] without NaN; scale them first"
             )
         return image
+
+    def __repr__(self) -> str:
+        """The graph and its mechanisms, a line each."""
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        lines = [f"StructuralCausalModel of graph '{self.graph.name}', {parameters:,} parameters"]
+        width = max(map(len, self.graph.variables))
+        for name, variable in self.graph.variables.items():
+            causes = f" <- {', '.join(variable.parents)}" if variable.parents else ""
+            lines.append(f"  {name:{width}}  {_describe(self.mechanism(name))}{causes}  [{variable.mechanism}]")
+        return "\n".join(lines)
+
+
+def _as_tensor(image: Any) -> Tensor | None:
+    """Arrays and nested lists as a tensor, uint8 as such; None of what is no image."""
+    array = np.asarray(image)
+    if array.dtype.kind not in "fiu":
+        return None
+    whole = array.dtype.kind in "iu" and array.size > 0 and 0 <= array.min() <= array.max() <= 255
+    return torch.from_numpy(array.astype(np.uint8) if whole else array.copy())  # a list of levels is int64 here
+
+
+def _describe(mechanism: Mechanism) -> str:
+    """What a variable can be, in words."""
+    variable = mechanism.variable
+    if variable.is_discrete:
+        return ", ".join(variable.labels)
+    if variable.kind == "image":
+        return "image " + " x ".join(map(str, getattr(mechanism, "event_shape", ())))
+    low, high = variable.bounds
+    return f"{low:g} to {high:g} {variable.unit}".rstrip()
 
 
 def _rows(batch: Mapping[str, Any], graph: Graph) -> int:

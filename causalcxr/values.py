@@ -6,6 +6,7 @@ order is the graph's label order), continuous `float32 (B,)` in the graph's unit
 """
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Batch = Mapping[str, Tensor]
+
+_TORCH_TYPES = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}  # by numpy's kind, copied
 
 
 def encode(
@@ -127,10 +130,14 @@ def image_to_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _as_list_or_tensor(value: Any) -> Any:
+    """Tensors as they are; arrays and columns of a table as tensors or lists; other sequences as lists."""
     if isinstance(value, Tensor):
         return value
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value) if value.dtype.kind in "fiub" else value.tolist()
+        kind = _TORCH_TYPES.get(value.dtype.kind)
+        return value.tolist() if kind is None else torch.from_numpy(value.astype(kind))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return value
@@ -159,14 +166,16 @@ def _class_index(variable: Variable, value: Any) -> int:
         return variable.labels.index(value)
     if isinstance(value, bool | int | np.integer):
         return int(value)
-    raise GraphError(f"'{variable.name}': expected a label ({_labels(variable)}), got {value!r}")
+    got = reprlib.repr(value)
+    raise GraphError(f"'{variable.name}': expected a label ({_labels(variable)}), got {got}")
 
 
 def _encode_continuous(variable: Variable, rows: Any, dtype: torch.dtype) -> Tensor:
     try:
         numbers = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.float64)
     except (TypeError, ValueError):
-        raise GraphError(f"'{variable.name}': expected a number in {variable.unit}, got {rows!r}") from None
+        got = reprlib.repr(rows)
+        raise GraphError(f"'{variable.name}': expected a number in {variable.unit}, got {got}") from None
     low, high = variable.bounds
     bad = ~((numbers >= low) & (numbers <= high))  # NaN is neither
     if bad.any():

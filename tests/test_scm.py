@@ -1,5 +1,7 @@
 """The structural causal model: abduction, action, prediction; effects; batched interventions; refusals."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -167,7 +169,7 @@ def test_interventions_that_make_no_sense_are_refused(do, expected):
     ("change", "expected"),
     [
         ({"age": None}, "the batch has no 'age'"),
-        ({"image": torch.zeros(8, 1, 32, 32)}, "expected a tensor Bx1x16x16, got 8x1x32x32"),
+        ({"image": torch.zeros(8, 1, 32, 32)}, "expected images Bx1x16x16 (a tensor, an array or a list), got 8x1x32x32"),
         ({"image": torch.full((8, 1, 16, 16), float("nan"))}, "floats in [0, 1] without NaN"),
         ({"image": torch.full((8, 1, 16, 16), 255.0)}, "floats in [0, 1] without NaN"),
         ({"finding": torch.full((8,), 7)}, "class index 7 is not in 0..1"),
@@ -204,3 +206,46 @@ def test_shipped_graphs_build_models():
         scm = tiny_scm(name)
         batch = scm.sample(3, seed=0)
         assert list(batch) == list(load_graph(name).variables)
+
+
+def test_arrays_columns_and_lists_are_a_batch_too():
+    scm, batch = tiny_scm(), chest_batch(6)
+    graph = scm.graph
+    table = pd.DataFrame(
+        {
+            "sex": [graph["sex"].labels[i] for i in batch["sex"]],
+            "race": pd.Categorical([graph["race"].labels[i] for i in batch["race"]]),
+            "age": batch["age"].numpy(),
+            "finding": batch["finding"].numpy().astype(np.uint8),
+        }
+    )
+    frozen = batch["image"].numpy().copy()
+    frozen.setflags(write=False)  # as a memory map or a column of a table may be
+    expected = scm.counterfactual(batch, {"age": 80}, seed=0)
+    for image in (frozen, batch["image"].tolist(), frozen / 255):
+        columns = {name: table[name] for name in table.columns}
+        found = scm.counterfactual({**columns, "image": image}, {"age": np.full(6, 80)}, seed=0)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)  # 255ths, once in float64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": "chest.png"}, "'image': expected images Bx1x16x16 .* got something else"),
+        ({"image": np.zeros((2, 16, 16), np.uint8)}, "'image': expected images Bx1x16x16 .* got 2x16x16"),
+        ({"age": pd.Series(["old"] * 900)}, "'age': expected a number in years, got .{0,90}$"),
+        ({"sex": pd.Series(["f"] * 900)}, "'sex' has no label 'f'; .*female"),
+    ],
+)
+def test_what_is_no_batch_is_one_short_line(change, message):
+    with pytest.raises(GraphError, match=message) as caught:
+        tiny_scm().abduct({**chest_batch(2), **change})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_the_model_and_its_abduction_print_in_a_few_lines():
+    scm = tiny_scm()
+    text = repr(scm).splitlines()
+    assert len(text) == 6 and "finding" in text[4] and "<- age" in text[4] and "categorical" in text[4]
+    assert len(repr(scm.abduct(chest_batch(2)))) < 100

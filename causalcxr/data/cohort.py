@@ -40,6 +40,10 @@ class Cohort:
     source: dict[str, Any]
     images: np.ndarray | None  # uint8 (N, C, H, W), read-only memory map
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(self.split(name)):,}" for name in SPLITS)
+        return f"Cohort of graph '{self.graph.name}' at {self.size} pixels in '{self.folder}': {sizes}"
+
     def split(self, name: str) -> "Split":
         """The rows of train, val or test. Raises DataError for another name."""
         if name not in SPLITS:
@@ -53,6 +57,9 @@ class Split:
     def __init__(self, cohort: Cohort, name: str, rows: np.ndarray | None = None):
         self.cohort, self.graph, self.name = cohort, cohort.graph, name
         self.rows = np.flatnonzero(cohort.manifest["split"].to_numpy() == name) if rows is None else rows
+
+    def __repr__(self) -> str:
+        return f"Split '{self.name}' of {len(self):,} rows: {', '.join(self.graph.variables)}"
 
     def subset(self, indices: Indices) -> "Split":
         """These rows as a split of their own; `indices` number the rows of this one, in any order."""

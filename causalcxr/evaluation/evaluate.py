@@ -15,7 +15,7 @@ from causalcxr.config import Config, override_config
 from causalcxr.data.preparation import open_cohort
 from causalcxr.evaluation.measure import (
     ATTRIBUTE_DRAWS,
-    Subject,
+    EvaluatedModel,
     measure_attributes,
     measure_classifiers,
     measure_models,
@@ -51,26 +51,26 @@ def evaluate(arguments: Sequence[str], evaluator: Predictor | None = None) -> Pa
     Raises GraphError: an intervention that the graph refuses.
     """
     begun = time.perf_counter()
-    subject = _open(arguments, evaluator)
-    others = [_open_other(subject, folder) for folder in subject.config.evaluate.compare]
-    batches = test_batches(subject)
+    model = _open(arguments, evaluator)
+    others = [_open_other(model, folder) for folder in model.config.evaluate.compare]
+    batches = test_batches(model)
     with progress_bar("evaluate", (1 + len(others)) * len(batches) + 3) as advance:
-        metrics = measure_attributes(subject)
-        classifiers, diagrams = measure_classifiers(subject, _predictors(subject))
+        metrics = measure_attributes(model)
+        classifiers, diagrams = measure_classifiers(model, _predictors(model))
         advance("attributes")
-        (measured, gallery), *of_others = measure_models([subject, *others], batches, advance)
+        (measured, gallery), *of_others = measure_models([model, *others], batches, advance)
         metrics = measured | metrics | classifiers
         compared = [Compared(other.run, *found) for other, found in zip(others, of_others, strict=True)]
-        samples = _sample(subject)
+        samples = _sample(model)
         advance("samples")
-        write_json(subject.run.folder / "metrics.json", _as_json(subject, metrics, compared, batches))
-        subject.run.note(seconds={"evaluate": time.perf_counter() - begun})
-        report = build_report(_results(subject, metrics, gallery, samples, batches, compared, diagrams))
+        write_json(model.run.folder / "metrics.json", _as_json(model, metrics, compared, batches))
+        model.run.note(seconds={"evaluate": time.perf_counter() - begun})
+        report = build_report(_results(model, metrics, gallery, samples, batches, compared, diagrams))
         advance("report")
     return report
 
 
-def _open(arguments: Sequence[str], evaluator: Predictor | None) -> Subject:
+def _open(arguments: Sequence[str], evaluator: Predictor | None) -> EvaluatedModel:
     folder, overrides = _split_arguments(arguments)
     run = open_run(folder)
     config = override_config(run.config, overrides)
@@ -81,18 +81,18 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> Subject:
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
     evaluator = evaluator or _own_evaluator(run)
     truth = find_truth(cohort)
-    return Subject(run, config, scm, cohort, truth, evaluator.to(device) if evaluator else None, chosen)
+    return EvaluatedModel(run, config, scm, cohort, truth, evaluator.to(device) if evaluator else None, chosen)
 
 
-def _open_other(subject: Subject, folder: str) -> Subject:
+def _open_other(model: EvaluatedModel, folder: str) -> EvaluatedModel:
     """Another run, measured as the first one is, but for what takes longest and is shown of the first alone."""
     run = open_run(folder)
-    if run.graph != subject.run.graph or not _same_data(run, subject.run):
+    if run.graph != model.run.graph or not _same_data(run, model.run):
         raise RunError(
-            f"evaluate.compare: run '{folder}' has another graph or other data than '{subject.run.folder}'"
+            f"evaluate.compare: run '{folder}' has another graph or other data than '{model.run.folder}'"
         )
-    config = replace(subject.config, evaluate=replace(subject.config.evaluate, draws=1, cycles=1))
-    return replace(subject, run=run, config=config, scm=load(folder, _device(subject.config)))
+    config = replace(model.config, evaluate=replace(model.config.evaluate, draws=1, cycles=1))
+    return replace(model, run=run, config=config, scm=load(folder, _device(model.config)))
 
 
 def _same_data(run: Run, other: Run) -> bool:
@@ -107,12 +107,12 @@ def _own_evaluator(run: Run) -> Predictor | None:
     return run.load_predictor("evaluator") if "predictors" in run.finished_stages() else None
 
 
-def _predictors(subject: Subject) -> dict[str, Predictor]:
+def _predictors(model: EvaluatedModel) -> dict[str, Predictor]:
     """The auxiliary classifiers that the report describes."""
     found: dict[str, Predictor] = {}
-    if "predictors" in subject.run.finished_stages():
-        found["predictor"] = subject.run.load_predictor("predictor").to(subject.scm.device)
-    return found | ({"evaluator": subject.evaluator} if subject.evaluator is not None else {})
+    if "predictors" in model.run.finished_stages():
+        found["predictor"] = model.run.load_predictor("predictor").to(model.scm.device)
+    return found | ({"evaluator": model.evaluator} if model.evaluator is not None else {})
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -137,17 +137,15 @@ def _device(config: Config) -> str:
     return "cuda" if config.train.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _sample(subject: Subject) -> dict[str, torch.Tensor] | None:
-    if not subject.has_image:
+def _sample(model: EvaluatedModel) -> dict[str, torch.Tensor] | None:
+    if not model.has_image:
         return None
-    config = subject.config.evaluate
-    return {
-        k: v.cpu() for k, v in subject.scm.sample(config.samples, seed=seed_of(config.seed, "samples")).items()
-    }
+    config = model.config.evaluate
+    return {k: v.cpu() for k, v in model.scm.sample(config.samples, seed=seed_of(config.seed, "samples")).items()}
 
 
 def _results(
-    subject: Subject,
+    model: EvaluatedModel,
     metrics: Metrics,
     gallery: Gallery | None,
     samples: Mapping[str, torch.Tensor] | None,
@@ -155,37 +153,37 @@ def _results(
     compared: Sequence[Compared],
     diagrams: Mapping[tuple[str, str], Any],
 ) -> Results:
-    seed = seed_of(subject.config.evaluate.seed, "attributes")
-    curves = subject.run.folder / "metrics.jsonl"
-    shown = min(len(subject.test), subject.config.evaluate.samples)
+    seed = seed_of(model.config.evaluate.seed, "attributes")
+    curves = model.run.folder / "metrics.jsonl"
+    shown = min(len(model.test), model.config.evaluate.samples)
     return Results(
-        run=subject.run,
-        config=subject.config,
-        cohort=subject.cohort,
-        simulated=subject.truth is not None,
+        run=model.run,
+        config=model.config,
+        cohort=model.cohort,
+        simulated=model.truth is not None,
         metrics=metrics,
         gallery=gallery,
         samples=samples,
-        real=None if samples is None else subject.test.batch(range(shown)),
-        attributes=subject.scm.sample_attributes(ATTRIBUTE_DRAWS, seed=seed),
+        real=None if samples is None else model.test.batch(range(shown)),
+        attributes=model.scm.sample_attributes(ATTRIBUTE_DRAWS, seed=seed),
         curves=[json.loads(line) for line in curves.read_text("utf-8").splitlines()] if curves.exists() else [],
-        rows=sum(map(len, batches)) or len(subject.test),
+        rows=sum(map(len, batches)) or len(model.test),
         compared=compared,
         diagrams=diagrams,
     )
 
 
 def _as_json(
-    subject: Subject, metrics: Metrics, compared: Sequence[Compared], batches: Sequence[np.ndarray]
+    model: EvaluatedModel, metrics: Metrics, compared: Sequence[Compared], batches: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     return {
-        "run": subject.run.folder.name,
+        "run": model.run.folder.name,
         "split": "test",
         "rows_of_images": sum(map(len, batches)),
-        "rows_of_attributes": len(subject.test),
-        "seed": subject.config.evaluate.seed,
-        "data_hash": subject.cohort.data_hash,
-        "finetune": subject.run.finetuned(),
+        "rows_of_attributes": len(model.test),
+        "seed": model.config.evaluate.seed,
+        "data_hash": model.cohort.data_hash,
+        "finetune": model.run.finetuned(),
         "metrics": {"/".join(key): entry for key, entry in metrics.items()},
         "compared": {
             other.run.folder.name: {

@@ -30,7 +30,7 @@ from causalcxr.support.errors import RunError
 
 __all__ = [
     "ATTRIBUTE_DRAWS",
-    "Subject",
+    "EvaluatedModel",
     "measure_attributes",
     "measure_classifiers",
     "measure_models",
@@ -41,7 +41,7 @@ ATTRIBUTE_DRAWS = 10_000
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """Everything that is measured: the model, the data, the evaluator, and the truth where it is known."""
 
     run: Run
@@ -88,29 +88,29 @@ class Subject:
         return {name: float(train[name].median()) for name in graph.attributes if not graph[name].is_discrete}
 
 
-def test_batches(subject: Subject) -> list[np.ndarray]:
+def test_batches(model: EvaluatedModel) -> list[np.ndarray]:
     """Row numbers of the test split: the gallery's rows first, the rest in batches. None without an image."""
-    if not subject.has_image:
+    if not model.has_image:
         return []
-    config, n = subject.config.evaluate, len(subject.test)
+    config, n = model.config.evaluate, len(model.test)
     rows = np.arange(n)
     if 0 < config.rows < n:
         rows = np.sort(np.random.default_rng(config.seed).permutation(n)[: config.rows])
-    attributes = {name: values[rows] for name, values in subject.test.attributes.items()}
-    shown = choose_rows(subject.run.graph, attributes, min(config.gallery_rows, len(rows)))
+    attributes = {name: values[rows] for name, values in model.test.attributes.items()}
+    shown = choose_rows(model.run.graph, attributes, min(config.gallery_rows, len(rows)))
     rest = np.delete(rows, shown)
     starts = range(0, len(rest), config.batch_size)
     return [rows[shown], *(rest[start : start + config.batch_size] for start in starts)]
 
 
 def measure_models(
-    subjects: Sequence[Subject], batches: Sequence[np.ndarray], advance: Callable[[str], None]
+    models: Sequence[EvaluatedModel], batches: Sequence[np.ndarray], advance: Callable[[str], None]
 ) -> list[tuple[Metrics, Gallery | None]]:
     """All metrics that need images, and the gallery from the first batch, of models of the same data.
 
     Batch by batch, so that the exact counterfactuals of a batch are rendered once for all models.
     """
-    found = [_Measured(subject) for subject in subjects]
+    found = [_Measured(model) for model in models]
     for i, rows in enumerate(batches):
         for one in found:
             one.add(i, rows)
@@ -121,10 +121,10 @@ def measure_models(
 class _Measured:
     """What has been measured of one model so far."""
 
-    def __init__(self, subject: Subject):
-        self.subject, self.train = subject, subject.train.attributes
-        self.causes = subject.run.graph.causes_of_image
-        draws, n = Draws(seed_of(subject.config.evaluate.seed, "marginal")), len(subject.test)
+    def __init__(self, model: EvaluatedModel):
+        self.model, self.train = model, model.train.attributes
+        self.causes = model.run.graph.causes_of_image
+        draws, n = Draws(seed_of(model.config.evaluate.seed, "marginal")), len(model.test)
         self.values = draw_values(self.train, self.causes, n, draws)
         self.rows: list[Rows] = []
         self.scored: list[dict[str, Scored]] = []
@@ -132,42 +132,42 @@ class _Measured:
 
     def add(self, i: int, rows: np.ndarray) -> None:
         """Measure batch number `i`; it is abducted once."""
-        subject, config, scm = self.subject, self.subject.config.evaluate, self.subject.scm
-        seed, ids = seed_of(config.seed, i), torch.from_numpy(subject.test.ids[rows])
+        model, config, scm = self.model, self.model.config.evaluate, self.model.scm
+        seed, ids = seed_of(config.seed, i), torch.from_numpy(model.test.ids[rows])
         with torch.no_grad():
-            abduction, elbo = scm.infer(subject.test.batch(rows), seed)
+            abduction, elbo = scm.infer(model.test.batch(rows), seed)
         assert elbo is not None
         if self.gallery is None:
-            self.gallery = make_gallery(scm, abduction, elbo, subject.interventions, subject.truth, ids, seed)
+            self.gallery = make_gallery(scm, abduction, elbo, model.interventions, model.truth, ids, seed)
         measured = measure_images(
-            scm, abduction, elbo, self.train, subject.truth, ids, config.cycles, config.draws, seed
+            scm, abduction, elbo, self.train, model.truth, ids, config.cycles, config.draws, seed
         )
         self.rows.append({key: values.cpu() for key, values in measured.items()})
-        if subject.evaluator is not None:
+        if model.evaluator is not None:
             chosen = {name: value[rows] for name, value in self.values.items()}
-            self.scored.append(score_batch(scm, subject.evaluator, abduction, chosen, subject.truth, ids))
+            self.scored.append(score_batch(scm, model.evaluator, abduction, chosen, model.truth, ids))
 
     def summary(self, batches: Sequence[np.ndarray]) -> tuple[Metrics, Gallery | None]:
         """Statistics over all batches."""
-        subject, patients = self.subject, self.subject.test.patients[np.concatenate(batches)]
+        model, patients = self.model, self.model.test.patients[np.concatenate(batches)]
         joined = {key: torch.cat([part[key] for part in self.rows]) for key in self.rows[0]}
         metrics = summarise(joined, patients)
         if self.scored:
-            trials = join_trials(subject.scm, self.scored, self.causes, self.train)
-            simulated = subject.truth is not None
-            scores = measure_trials(subject.run.graph, trials, subject.medians, patients, simulated)
+            trials = join_trials(model.scm, self.scored, self.causes, self.train)
+            simulated = model.truth is not None
+            scores = measure_trials(model.run.graph, trials, model.medians, patients, simulated)
             metrics |= describe_intervals(scores)
         return metrics, self.gallery
 
 
 def measure_classifiers(
-    subject: Subject, predictors: Mapping[str, Predictor]
+    model: EvaluatedModel, predictors: Mapping[str, Predictor]
 ) -> tuple[Metrics, dict[tuple[str, str], Reliability]]:
     """How good each auxiliary classifier is on the test split, and its reliability by who and attribute."""
-    graph, test, metrics, diagrams = subject.run.graph, subject.test, {}, {}
+    graph, test, metrics, diagrams = model.run.graph, model.test, {}, {}
     for who, predictor in predictors.items():
         outputs = predict_split(predictor, test, calibrated=False)
-        labels, medians = test.attributes, subject.medians
+        labels, medians = test.attributes, model.medians
         found = measure_classifier(graph, who, predictor, outputs, labels, medians, test.patients)
         metrics |= describe_intervals(found)
         for variable in predictor.variables:
@@ -179,17 +179,17 @@ def measure_classifiers(
     return metrics, diagrams
 
 
-def measure_attributes(subject: Subject) -> Metrics:
+def measure_attributes(model: EvaluatedModel) -> Metrics:
     """Log-likelihood of every attribute on the whole test split, and the laws under the interventions."""
-    test, seed = subject.test, seed_of(subject.config.evaluate.seed, "attributes")
-    likelihoods = attribute_log_likelihoods(subject.scm, test.attributes)
+    test, seed = model.test, seed_of(model.config.evaluate.seed, "attributes")
+    likelihoods = attribute_log_likelihoods(model.scm, test.attributes)
     rows: dict[Key, Any] = {("attributes", name, "log_likelihood"): v.cpu() for name, v in likelihoods.items()}
     metrics = summarise(rows, test.patients)
-    for do in [{}, *subject.interventions]:
-        drawn = {"model": subject.scm.sample_attributes(ATTRIBUTE_DRAWS, do, seed)}
-        if subject.truth is not None:
-            drawn["exact"] = subject.truth.attributes(range(ATTRIBUTE_DRAWS), do)
+    for do in [{}, *model.interventions]:
+        drawn = {"model": model.scm.sample_attributes(ATTRIBUTE_DRAWS, do, seed)}
+        if model.truth is not None:
+            drawn["exact"] = model.truth.attributes(range(ATTRIBUTE_DRAWS), do)
         for who, values in drawn.items():
-            means = interventional_means(subject.run.graph, do, subject.interventions, values, who)
+            means = interventional_means(model.run.graph, do, model.interventions, values, who)
             metrics |= summarise(means, np.arange(ATTRIBUTE_DRAWS))
     return metrics

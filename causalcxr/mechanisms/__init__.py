@@ -1,1 +1,28 @@
 """Mechanisms: one structural equation per variable, all with the contract of `base.Mechanism`."""
+
+from causalcxr.mechanisms.base import Mechanism, ParentEncoder
+from causalcxr.mechanisms.categorical import CategoricalMechanism, gumbel_posterior
+from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.likelihood import bits_per_dimension, discretised_gaussian_log_prob
+from causalcxr.mechanisms.severity import Causes, Severity, SeverityConfig
+from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
+from causalcxr.mechanisms.template import Template
+
+__all__ = [
+    "HVAE",
+    "CategoricalMechanism",
+    "Causes",
+    "Elbo",
+    "HVAEConfig",
+    "ImageNoise",
+    "Mechanism",
+    "ParentEncoder",
+    "Severity",
+    "SeverityConfig",
+    "SplineConfig",
+    "SplineMechanism",
+    "Template",
+    "bits_per_dimension",
+    "discretised_gaussian_log_prob",
+    "gumbel_posterior",
+]

@@ -1,12 +1,15 @@
 """AUROC of weighted rows, for many resamples at once."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from causalcxr.graph import Variable
+from causalcxr.metrics.intervals import RESAMPLES, Interval, bootstrap, percentile_interval
 
-__all__ = ["Task", "auroc", "make_task", "task_auroc"]
+__all__ = ["Task", "auroc", "auroc_interval", "make_task", "task_auroc"]
 
 
 class Task:
@@ -55,6 +58,27 @@ def auroc(scores: np.ndarray, answers: np.ndarray, weights: np.ndarray | None = 
     """
     weights = np.ones(len(scores)) if weights is None else weights
     return float(task_auroc(Task(scores[:, None], answers[:, None]), weights[None])[0])
+
+
+def auroc_interval(
+    scores: Any, answers: Any, patients: Any = None, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The AUROC, 0 to 1, with its 95 % bootstrap interval clustered by patient; NaN if an answer does not occur.
+
+    `scores` `(N,)`: higher means more of it. `answers` `(N,)`: True or 1 where it is so. `patients` `(N,)`: whose
+    row it is; None: every row is another patient. Arrays, lists, columns of a table and tensors are taken.
+    Raises ValueError: lengths that differ, or NaN among the scores.
+    """
+    scores, answers = np.asarray(scores, dtype=np.float64), np.asarray(answers).astype(bool)
+    patients = np.arange(len(scores)) if patients is None else np.asarray(patients)
+    if not scores.shape == answers.shape == patients.shape or scores.ndim != 1:
+        shapes = f"{scores.shape}, {answers.shape} and {patients.shape}"
+        raise ValueError(f"expected scores, answers and patients of one length, got {shapes}")
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN; leave these rows out")
+    task = Task(scores[:, None], answers[:, None])
+    value, drawn = bootstrap(lambda weights: task_auroc(task, weights)[:, None], patients, resamples, seed)
+    return percentile_interval(value[0], drawn[:, 0], len(scores))
 
 
 def _column_auroc(task: Task, k: int, weights: np.ndarray) -> np.ndarray:

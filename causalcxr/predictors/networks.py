@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from causalcxr.support.bounds import bounded, bounded_list, check_bounds
@@ -100,12 +99,14 @@ class _AsColour(nn.Module):
 
 
 def _from_torchvision(name: str, channels: int) -> tuple[nn.Module, int]:
-    known = torchvision.models.list_models(module=torchvision.models)
+    from torchvision import models  # a second to import, and needed only here
+
+    known = models.list_models(module=models)
     if name not in known:
         raise ConfigError(f"no predictor architecture '{name}'; {nearest(name, [*SMALL, *known])}")
     if channels not in (1, 3):
         raise ConfigError(f"architecture '{name}' takes images of 1 or 3 channels, not {channels}")
-    model = torchvision.models.get_model(name, weights=None)
+    model = models.get_model(name, weights=None)
     head, last = _last_linear(model, name)
     setattr(head[0], head[1], nn.Identity())
     return _AsColour(model), last.in_features

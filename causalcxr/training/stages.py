@@ -10,17 +10,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from causalcxr.building import ROLES, build_predictor
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Observed, ObservedRows, Rows, Table
 from causalcxr.mechanisms.likelihood import bits_per_dimension
 from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.mechanisms.template import Template
-from causalcxr.predictors.building import ROLES, build_predictor
 from causalcxr.predictors.calibration import calibrate_on, predict_split
 from causalcxr.predictors.evidence import Evidence, observe_split
 from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_values
 from causalcxr.predictors.predictor import Predictor
-from causalcxr.randomness import Draws, seed_of
+from causalcxr.randomness import Draws, seed_of, seeded
 from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.errors import ConfigError, nearest
@@ -181,7 +181,8 @@ def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
     severity, begun = context.severity, time.perf_counter()
     train, val = (_outputs_of(context, predictor, rows) for rows in (context.train, context.val))
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
-    model = OutputModel(predictor.variables, context.scm.image_mechanism.parents, train, severity)
+    with seeded(seed_of(context.run.config.train.seed, "outputs")):
+        model = OutputModel(predictor.variables, context.scm.image_mechanism.parents, train, severity)
     context.minimise(
         "outputs", OutputsObjective(model), context.run.config.train.outputs, Table(train), Table(val)
     )

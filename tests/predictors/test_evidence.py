@@ -6,7 +6,8 @@ from torch import nn
 
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
-from causalcxr.predictors.evidence import Evidence, build_severity
+from causalcxr.building import build_severity
+from causalcxr.predictors.evidence import Evidence
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.support.errors import ConfigError
