@@ -28,13 +28,13 @@ from causalcxr.config import load_config
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.preparation import open_cohort
 from causalcxr.interventions import draw_other_values
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.metrics.composition import grey_levels
 from causalcxr.runs import open_run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import load_tensors, save_tensors, write_json
 from causalcxr.training.loop import rows_of_step
 from causalcxr.training.pipeline import train
-from causalcxr.values import image_to_float
 
 log = logging.getLogger("causalcxr.benchmark")
 RESULTS = Path(__file__).parent / "results" / "morphomnist.json"

@@ -27,11 +27,13 @@ from causalcxr.building import build_predictor, build_severity
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
 from causalcxr.interventions import draw_one_each
+from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.training.config import FinetuneConfig
-from causalcxr.training.finetune import FinetuneObjective, intervene
+from causalcxr.training.finetune import FinetuneObjective
 from causalcxr.training.objectives import ImageObjective
+from causalcxr.training.targets import Pair
 
 INTERVENTIONS: list[dict[str, Any]] = [
     *({"sex": label} for label in ("female", "male")),
@@ -100,7 +102,8 @@ def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> d
     """Seconds of one step, forward and backward, both ways with the same loss; and the passes that ours takes."""
     objective, batch = _finetuning(preset, rows)
     image_mechanism, frozen = objective.mechanism, objective._frozen
-    predictor = frozen.predictor
+    assert frozen.targets is not None
+    predictor = frozen.targets.predictor
     calls = {"encoder": 0, "decoder": 0, "trunk": 0}
 
     def ours() -> None:
@@ -110,14 +113,12 @@ def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> d
         draws, image = Draws(0), batch["image"]
         elbo = image_mechanism.elbo(image, batch, draws)
         do, rows_of = draw_one_each(objective.intervene, objective.marginals, rows, draws)
-        intervention = intervene(frozen.scm, batch, do, rows_of, draws)
-        noise = image_mechanism.elbo(image, batch, draws).noise(image)
+        attributes = frozen.scm.intervene(batch, do, rows_of, draws)
+        noise = image_mechanism.elbo(image, batch, draws).noise
         rebuilt = image_mechanism(noise, batch)
-        made = image_mechanism(noise, intervention.counterfactual)
-        losses = [
-            objective._losses(predictor(made), image, intervention, noise)[variable.name].mean()
-            for variable in predictor.variables
-        ]
+        made = image_mechanism(noise, attributes.counterfactual)
+        pair = Pair(elbo.image, made, Causes(attributes.factual), Causes(attributes.counterfactual), attributes)
+        losses = [frozen.targets.losses(pair)[variable.name].mean() for variable in predictor.variables]
         total = torch.stack(losses).sum() + image_mechanism.loss(elbo).mean() + 0 * rebuilt.mean()
         total.backward()
 

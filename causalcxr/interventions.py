@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from causalcxr.randomness import Draws
 from causalcxr.values import Batch, encode_intervention, parse_assignments
 
 __all__ = [
+    "Intervened",
     "choose_interventions",
     "draw_one_each",
     "draw_other_values",
     "draw_values",
     "parse_intervention",
-    "reached_rows",
 ]
 
 LABELS_SHOWN = 3
@@ -85,15 +86,26 @@ def draw_one_each(
     return {name: train[name][row] for name in names}, {name: chosen == i for i, name in enumerate(names)}
 
 
-def reached_rows(graph: Graph, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where `(B,)` each attribute descends from one that is intervened on. `rows`: where each is, bool `(B,)`."""
-    below = {name: graph.descendants(name) for name in rows}
-    reached = {}
-    for name in graph.attributes:
-        causes = [where for cause, where in rows.items() if name in below[cause]]
-        if causes:
-            reached[name] = torch.stack(causes).any(dim=0)
-    return reached
+@dataclass(frozen=True)
+class Intervened:
+    """The attributes before and after, and where each was set or followed one that was.
+
+    `intervened`, `reached`: bool `(B,)` by attribute; absent where none is.
+    """
+
+    factual: Batch
+    counterfactual: Batch
+    intervened: Mapping[str, Tensor]
+    reached: Mapping[str, Tensor]
+
+    def sets(self, name: str) -> Tensor:
+        """Where `(B,)` it sets an attribute."""
+        return self.intervened.get(name, torch.zeros_like(self.factual[name], dtype=torch.bool))
+
+    def moves(self, name: str) -> Tensor:
+        """Where `(B,)` it sets an attribute or one of the attribute's causes."""
+        set_ = self.sets(name)
+        return set_ | self.reached[name] if name in self.reached else set_
 
 
 def _round(value: float, step: float, bounds: Sequence[float]) -> float:

@@ -54,7 +54,7 @@ def seed_of(*parts: int | str) -> int:
     for part in parts:
         number = part if isinstance(part, int) else int.from_bytes(part.encode(), "little")
         words += [number >> shift & 0xFFFFFFFF for shift in range(0, max(1, number.bit_length()), 32)]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1
 
 
 @contextmanager

@@ -215,7 +215,7 @@ def _git_commit() -> str:
 
 
 def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
-    """Evaluation and logging may change between sittings; what determines the weights may not."""
+    """Evaluation and logging may change from one call to the next; what determines the weights may not."""
     if run.graph != graph:
         raise RunError(f"run '{run.folder}' was made with another graph; choose another run= or delete it")
     for key, before, now in _changes(run.config, config, ("data", "model", "train", "finetune", "base")):

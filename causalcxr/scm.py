@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.graph import Graph, Variable
-from causalcxr.interventions import reached_rows
+from causalcxr.interventions import Intervened
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import GraphError, nearest
-from causalcxr.values import Batch, encode, encode_intervention, image_to_float
+from causalcxr.values import Batch, encode, encode_intervention
 
 __all__ = ["EFFECTS", "Abduction", "StructuralCausalModel"]
 
@@ -139,7 +140,7 @@ class StructuralCausalModel(LocalPyroModule):
         elbo = self.image_mechanism.elbo(factual[image], factual, draws) if image is not None else None
         noise: dict[str, Noise] = {**self.abduct_attributes(factual, draws)}
         if image is not None and elbo is not None:
-            noise[image] = elbo.noise(factual[image])
+            noise[image] = elbo.noise
         return Abduction(noise, factual), elbo
 
     def abduct_attributes(
@@ -148,6 +149,14 @@ class StructuralCausalModel(LocalPyroModule):
         """A draw of the noise of the attributes, or of those in `names`, given their values `(B,)`."""
         chosen = [name for name in self.graph.attributes if names is None or name in names]
         return {name: self.mechanism(name).abduct(factual[name], factual, draws) for name in chosen}
+
+    def reached_rows(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where `(B,)` attributes descend from one that is intervened on; `rows`: where each is, bool `(B,)`."""
+        below, reached = {name: self.graph.descendants(name) for name in rows}, {}
+        for name in self.graph.attributes:
+            if causes := [where for cause, where in rows.items() if name in below[cause]]:
+                reached[name] = torch.stack(causes).any(dim=0)
+        return reached
 
     def predict_attributes(
         self,
@@ -164,7 +173,7 @@ class StructuralCausalModel(LocalPyroModule):
         if rows is None:
             everywhere = torch.ones(len(factual[self.graph.attributes[0]]), dtype=torch.bool, device=self.device)
             rows = dict.fromkeys(do, everywhere)
-        reached, after = reached_rows(self.graph, rows), {}
+        reached, after = self.reached_rows(rows), {}
         for name in self.graph.attributes:
             value = factual[name]
             if name in reached:
@@ -220,6 +229,14 @@ class StructuralCausalModel(LocalPyroModule):
         """Set the fixed scalings of every mechanism from the attributes of the training split."""
         for name in self.graph.variables:
             self.mechanism(name).calibrate(batch)
+
+    @torch.no_grad()
+    def intervene(self, batch: Batch, do: Batch, rows: Mapping[str, Tensor], draws: Draws) -> Intervened:
+        """Abduction, action and prediction of the attributes; `rows` (bool): where each of `do` is done."""
+        reached = self.reached_rows(rows)
+        noise = self.abduct_attributes(batch, draws, reached)
+        factual = {name: batch[name] for name in self.graph.attributes}
+        return Intervened(factual, self.predict_attributes(noise, factual, do, rows), rows, reached)
 
     def _sample_attributes(self, n: int, do: Mapping[str, Any] | None, draws: Draws) -> dict[str, Tensor]:
         fixed = encode_intervention(self.graph, do, n, self.device, self.dtype)

@@ -25,7 +25,6 @@ __all__ = [
     "describe",
     "encode",
     "encode_intervention",
-    "image_to_float",
     "parse_assignments",
     "readable",
 ]
@@ -120,13 +119,6 @@ def readable(variable: Variable, value: Any) -> str:
 def caption(graph: Graph, batch: Mapping[str, Any], row: int) -> list[str]:
     """The attributes of one row in words, one line each; numbers get their name, but no unit (it is too wide)."""
     return [_caption_line(graph[name], batch[name][row]) for name in graph.attributes]
-
-
-def image_to_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 levels to [0, 1]; a floating image is taken to be in [0, 1] already."""
-    if image.dtype == torch.uint8:
-        return image.to(dtype) / 255
-    return image.to(dtype)
 
 
 def _as_list_or_tensor(value: Any) -> Any:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "causalcxr"
-# From the ground up. A folder, or a file of the top level, imports nothing that stands after it; those that share a
-# line do not import each other.
+# From the ground up. A folder, or a file of the top level, imports nothing that stands after it; those that share
+# a line do not import each other.
 FLOORS = [
     {"support"},
     {"graph", "randomness"},

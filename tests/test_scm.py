@@ -169,7 +169,7 @@ def test_interventions_that_make_no_sense_are_refused(do, expected):
     ("change", "expected"),
     [
         ({"age": None}, "the batch has no 'age'"),
-        ({"image": torch.zeros(8, 1, 32, 32)}, "expected images Bx1x16x16 (a tensor, an array or a list), got 8x1x32x32"),
+        ({"image": torch.zeros(8, 1, 32, 32)}, "images Bx1x16x16 (a tensor, an array or a list), got 8x1x32"),
         ({"image": torch.full((8, 1, 16, 16), float("nan"))}, "floats in [0, 1] without NaN"),
         ({"image": torch.full((8, 1, 16, 16), 255.0)}, "floats in [0, 1] without NaN"),
         ({"finding": torch.full((8,), 7)}, "class index 7 is not in 0..1"),

@@ -26,8 +26,8 @@ def features(variable: Variable, values: np.ndarray, degree: int = DEGREE) -> np
     """
     if variable.is_discrete:
         counts = np.bincount(values, minlength=len(variable.labels))
-        told = [k for k in range(len(counts)) if k != counts.argmax() and counts[k] >= RARE]
-        return (values[:, None] == np.array(told, dtype=values.dtype)).astype(np.float64)
+        chosen = [k for k in range(len(counts)) if k != counts.argmax() and counts[k] >= RARE]
+        return (values[:, None] == np.array(chosen, dtype=values.dtype)).astype(np.float64)
     return np.polynomial.legendre.legvander(2 * _ranks(values) - 1, degree)[:, 1:]
 
 

@@ -100,11 +100,11 @@ def _shares(mechanism: Mechanism, rows: Batch) -> tuple[list[str], np.ndarray, n
         transformed = integral_transform(mechanism, rows)
         events = [f"below the {level:.0%} quantile" for level in THRESHOLDS]
         return events, np.tile(THRESHOLDS, (n, 1)), transformed[:, None] <= THRESHOLDS
-    told = range(1 if variable.kind == "binary" else 0, len(variable.labels))
+    counted = range(1 if variable.kind == "binary" else 0, len(variable.labels))
     with torch.no_grad():
-        columns = [mechanism.log_prob(torch.full((n,), k), rows).exp().double().numpy() for k in told]
-    observed = rows[variable.name].numpy()[:, None] == np.array(told)
-    return [variable.labels[k] for k in told], np.stack(columns, axis=1), observed
+        columns = [mechanism.log_prob(torch.full((n,), k), rows).exp().double().numpy() for k in counted]
+    observed = rows[variable.name].numpy()[:, None] == np.array(counted)
+    return [variable.labels[k] for k in counted], np.stack(columns, axis=1), observed
 
 
 def _groups(

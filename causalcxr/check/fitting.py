@@ -10,7 +10,7 @@ from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.training.loop import Fit
 from causalcxr.training.objectives import AttributesObjective
-from causalcxr.training.pipeline import launch
+from causalcxr.training.pipeline import flushed_denormals, launch
 
 __all__ = ["fit_mechanisms"]
 
@@ -21,7 +21,7 @@ def fit_mechanisms(cohort: Cohort, config: Config) -> StructuralCausalModel:
     Raises TrainingError: too many steps that are not finite.
     """
     fabric = launch(config.train)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, flushed_denormals():
         scm = Run(Path(folder), config, cohort.graph).build_model()
         train = cohort.split("train")
         scm.calibrate(train.attributes)

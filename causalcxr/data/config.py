@@ -1,11 +1,10 @@
 """What to read, from where, and how its columns and labels map to the variables of the graph."""
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from causalcxr.support.bounds import bounded, check_bounds, choice
+from causalcxr.support.bounds import bounded, check_bounds, choice, finite_numbers
 from causalcxr.support.errors import ConfigError
 
 __all__ = ["SOURCES", "DataConfig", "check_config", "expand"]
@@ -37,7 +36,7 @@ class DataConfig:
     val: int = bounded(1000, least=1)
     test: int = bounded(1000, least=1)
     seed: int = bounded(0, least=0)  # of the simulated subjects
-    knobs: dict[str, float] = field(default_factory=dict)  # of the simulator; others keep their default
+    knobs: dict[str, float] = finite_numbers()  # of the simulator; others keep their default
     workers: int = bounded(0, least=0)  # threads that decode images; 0 is the number of cores
 
 
@@ -52,9 +51,6 @@ def check_config(config: DataConfig) -> None:
             "data.validation_fraction + data.test_fraction leave nothing to train on: "
             f"{config.validation_fraction:g} + {config.test_fraction:g} must be below 1"
         )
-    for knob, value in config.knobs.items():
-        if not math.isfinite(value):
-            raise ConfigError(f"data.knobs.{knob}: expected a finite number, got {value}")
 
 
 def expand(path: str) -> Path:

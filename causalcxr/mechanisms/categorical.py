@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from causalcxr.graph import Variable
-from causalcxr.mechanisms.base import Mechanism
-from causalcxr.mechanisms.conditioner import Conditioner
+from causalcxr.mechanisms.base import Conditioner, Mechanism
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch
 

@@ -34,13 +34,13 @@ from causalcxr.mechanisms.hvae_network import (
     check_config,
     embedding_network,
 )
-from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, pixel_noise
+from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, image_to_float, pixel_noise
 from causalcxr.mechanisms.overlay import EXPECTED_PRICE, Cover, Overlay
 from causalcxr.mechanisms.severity import Causes, Severity, SeverityNoise
 from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import DataError
-from causalcxr.values import Batch, image_to_float
+from causalcxr.values import Batch
 
 __all__ = ["HVAE", "Elbo", "HVAEConfig", "ImageNoise"]
 
@@ -89,7 +89,7 @@ class ImageNoise:
 
 @dataclass(frozen=True)
 class Elbo:
-    """What one encoder pass and one decoder pass give.
+    """What one encoder pass and one decoder pass give of `image`, float `(B, C, H, W)` in [0, 1].
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
     and scale `(B, C, H, W)`. `latents`, `features`: as in ImageNoise. `auxiliary`: `(B,)` in nats, the auxiliary
@@ -97,6 +97,7 @@ class Elbo:
     `severity`: what the image was measured to have of it; None if the mechanism has no severities.
     """
 
+    image: Tensor
     nll: Tensor
     kl: Tensor
     loc: Tensor
@@ -106,11 +107,13 @@ class Elbo:
     features: Tensor
     severity: SeverityNoise | None = None
 
-    def noise(self, value: Tensor) -> ImageNoise:
-        """The noise abducted in this pass; `value` is the image that the pass was given."""
-        image = image_to_float(value, self.loc.dtype)
-        severity = None if self.severity is None else self.severity.noise
-        return ImageNoise(self.latents, pixel_noise(image, self.loc, self.scale), severity, self.features)
+    @cached_property
+    def noise(self) -> ImageNoise:
+        """The noise of the image, abducted in this pass."""
+        pixel = pixel_noise(self.image.to(self.loc.dtype), self.loc, self.scale)
+        return ImageNoise(
+            self.latents, pixel, None if self.severity is None else self.severity.noise, self.features
+        )
 
 
 class HVAE(Mechanism):
@@ -193,7 +196,7 @@ class HVAE(Mechanism):
 
         One encoder pass and one decoder pass. `forward` on the result and the same parents gives the image back.
         """
-        return self.elbo(value, parents, draws).noise(value)
+        return self.elbo(value, parents, draws).noise
 
     def log_prob(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Tensor:
         """A **lower bound** (one-draw estimate of the evidence lower bound) of the log-mass, `(B,)`, in nats."""
@@ -248,7 +251,7 @@ class HVAE(Mechanism):
         auxiliary = conditions.regression_loss(film)
         if self.severity is not None and conditions.cover is not None and cover is not None:
             auxiliary = auxiliary + self.severity.price * (cover.area + EXPECTED_PRICE * conditions.cover.area)
-        return Elbo(nll, kl, loc, scale, tuple(latents), auxiliary, conditions.features, severity)
+        return Elbo(image, nll, kl, loc, scale, tuple(latents), auxiliary, conditions.features, severity)
 
     def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
         """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and the auxiliary loss."""

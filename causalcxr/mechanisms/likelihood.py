@@ -1,4 +1,4 @@
-"""Likelihood of an 8-bit image: a Gaussian per pixel, integrated over the width of a grey level."""
+"""8-bit images: their levels in [0, 1], and a Gaussian per pixel, integrated over the width of a grey level."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["LEVELS", "bits_per_dimension", "discretised_gaussian_log_prob", "pixel_noise"]
+__all__ = ["LEVELS", "bits_per_dimension", "discretised_gaussian_log_prob", "image_to_float", "pixel_noise"]
 
 LEVELS = 256
 _STEP = 1.0 / (LEVELS - 1)  # distance of two grey levels in [0, 1]
+
+
+def image_to_float(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 levels to [0, 1]; a floating image is taken to be in [0, 1] already."""
+    if image.dtype == torch.uint8:
+        return image.to(dtype) / 255
+    return image.to(dtype)
 
 
 def discretised_gaussian_log_prob(image: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

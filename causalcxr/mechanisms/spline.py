@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalcxr.graph import Variable
-from causalcxr.mechanisms.base import Mechanism
-from causalcxr.mechanisms.conditioner import Conditioner
+from causalcxr.mechanisms.base import Conditioner, Mechanism
 from causalcxr.randomness import Draws
 from causalcxr.support.bounds import bounded
 from causalcxr.values import Batch

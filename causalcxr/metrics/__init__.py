@@ -1,7 +1,7 @@
 """Metrics as small functions; each file holds one idea, and the definition that is stored beside its values."""
 
-from causalcxr.metrics.auroc import auroc, auroc_interval
-from causalcxr.metrics.composition import composition, grey_levels, reversibility
+from causalcxr.metrics.auroc import auroc_interval
+from causalcxr.metrics.composition import grey_levels, reversibility
 from causalcxr.metrics.exact import coefficients, error_norms, relative_error, size_in_grey_levels
 from causalcxr.metrics.intervals import (
     Interval,
@@ -17,11 +17,9 @@ from causalcxr.metrics.realism import frechet_distance
 __all__ = [
     "Interval",
     "absolute_interval",
-    "auroc",
     "auroc_interval",
     "bootstrap",
     "coefficients",
-    "composition",
     "error_norms",
     "frechet_distance",
     "grey_levels",

@@ -56,7 +56,7 @@ def measure_images(
         ("image", "bits_per_dimension"): bits_per_dimension(elbo.nll + elbo.kl, shape),
         ("image", "training_loss"): bits_per_dimension(mechanism.loss(elbo), shape),
     }
-    noise = elbo.noise(image)
+    noise = elbo.noise
     composed = composition(mechanism, image, abduction.factual, noise, cycles, Draws(seed + 1, scm.device))
     rows |= {("composition", mode, str(cycle)): values for (mode, cycle), values in composed.items()}
     drawn = _intervene(scm, abduction, train, seed)

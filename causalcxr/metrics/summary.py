@@ -29,7 +29,7 @@ MINIMALITY_DEFINITION = (
 MAKERS = {
     "model": "the model",
     "expected": "the model, mean over several draws of its noise",
-    "given": "the model, told the severities of the exact counterfactual",
+    "given": "the model, given the severities of the exact counterfactual",
     "exact": "the exact counterfactual itself",
     "did_nothing": "the unchanged image",
 }

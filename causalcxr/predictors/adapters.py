@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalcxr.graph import Variable
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.support.errors import ConfigError, nearest
-from causalcxr.values import image_to_float
 
 __all__ = ["AdaptedPredictor", "Output", "from_torchxrayvision"]
 

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalcxr.data.cohort import Split
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.randomness import Draws
-from causalcxr.values import Batch, image_to_float
+from causalcxr.values import Batch
 
 __all__ = [
     "Reliability",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.data.cohort import Split
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.predictors.predictor import NetworkPredictor
-from causalcxr.values import image_to_float
 
 __all__ = ["SIDES", "Evidence", "observe_split"]
 

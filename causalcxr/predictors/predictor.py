@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalcxr.graph import Variable
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.networks import PredictorConfig, build_trunk
-from causalcxr.values import Batch, image_to_float
+from causalcxr.values import Batch
 
 __all__ = ["NetworkPredictor", "Prediction", "Predictor"]
 
@@ -81,7 +82,7 @@ class Predictor(nn.Module):
 class NetworkPredictor(Predictor):
     """A trunk and a linear head per attribute, trained here.
 
-    `sided`: binary attributes that are told from each half of the image by itself: absent if absent on both sides
+    `sided`: binary attributes that are predicted from each half of the image by itself: absent if absent on both
     (a noisy or). So the network learns from one label a film which side a finding is on. Only for the small
     trunks, which end in a map that is pooled.
     """

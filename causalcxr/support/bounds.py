@@ -7,7 +7,7 @@ from typing import Any
 
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["bounded", "bounded_list", "check_bounds", "choice"]
+__all__ = ["bounded", "bounded_list", "check_bounds", "choice", "finite_numbers"]
 
 _KEY = "bounds"  # under which a field's metadata has its check
 
@@ -33,6 +33,15 @@ def bounded_list(default: Sequence[float], least: float) -> Any:
         return f"a list of at least one entry, each {number(math.nan)}"
 
     return field(default_factory=lambda: list(default), metadata={_KEY: check})
+
+
+def finite_numbers() -> Any:
+    """Numbers by name, none by default, each finite."""
+
+    def check(value: Any) -> str | None:
+        return None if all(map(math.isfinite, value.values())) else "numbers by name, each finite"
+
+    return field(default_factory=dict, metadata={_KEY: check})
 
 
 def choice(default: str, options: Sequence[str]) -> Any:
@@ -65,12 +74,7 @@ def _interval(
     least: float | None, above: float | None, most: float | None, below: float | None
 ) -> Callable[[Any], str | None]:
     """A check that gives what was expected in words, or None where it holds."""
-    low = f"of at least {least:g}" if least is not None else f"above {above:g}"
-    expected = f"a number {low}"
-    if most is not None or below is not None:
-        open_or_closed = ("[" if least is not None else "(", "]" if most is not None else ")")
-        ends = [end for end in (least, above, most, below) if end is not None]
-        expected = f"a number in {open_or_closed[0]}{ends[0]:g}, {ends[1]:g}{open_or_closed[1]}"
+    expected = _in_words(least, above, most, below)
 
     def check(value: Any) -> str | None:
         inside = (
@@ -83,3 +87,13 @@ def _interval(
         return None if inside else expected
 
     return check
+
+
+def _in_words(least: float | None, above: float | None, most: float | None, below: float | None) -> str:
+    """An interval where both ends are given, else the one that is."""
+    low, high = (least if above is None else above), (most if below is None else below)
+    if low is not None and high is not None:
+        return f"a number in {'[' if above is None else '('}{low:g}, {high:g}{']' if below is None else ')'}"
+    ends = {"of at least": least, "above": above, "of at most": most, "below": below}
+    given = [f"{words} {end:g}" for words, end in ends.items() if end is not None]
+    return f"a number {given[0]}" if given else "a finite number"

@@ -39,7 +39,7 @@ class Progress:
     step: int = 0
     best: float = math.inf  # lowest validation loss so far
     bad_steps: int = 0  # skipped because a loss or gradient was not finite
-    seconds: float = 0.0  # of training, over all sittings
+    seconds: float = 0.0  # of training, over all processes that took it up
 
 
 @dataclass

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.data.rows import Observed
-from causalcxr.mechanisms.likelihood import bits_per_dimension
+from causalcxr.mechanisms.likelihood import bits_per_dimension, image_to_float
 from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.outputs import OutputBatch, OutputModel
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.values import Batch, image_to_float
+from causalcxr.values import Batch
 
 __all__ = [
     "AttributesObjective",

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from causalcxr.support.errors import ConfigError
 from causalcxr.support.files import load_metadata, write_atomically
 from causalcxr.training.stages import STAGE_RUNNERS, Context
 
-__all__ = ["launch", "train"]
+__all__ = ["flushed_denormals", "launch", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ def train(config: Config, predictor: Predictor | None = None) -> Path:
     The same call on a killed run goes on and, on a CPU, ends in the same weights bit for bit. `predictor` tunes
     in the place of the run's own (see predictors/adapters.py); it is calibrated on the validation split first.
     """
+    with flushed_denormals():
+        return _train(config, predictor)
+
+
+def _train(config: Config, predictor: Predictor | None) -> Path:
     fabric = launch(config.train)
     begun = time.perf_counter()
     run = plan_run(config)
@@ -75,7 +81,6 @@ def launch(config: TrainConfig) -> Fabric:
     gpu = config.device != "cpu" and torch.cuda.is_available()
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)  # tiny gradients otherwise slow a CPU down many times
     precision = config.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"
@@ -89,6 +94,17 @@ def launch(config: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Numbers next to nothing count as 0: tiny gradients otherwise slow a CPU down many times."""
+    already = bool(torch.tensor(1e-310, dtype=torch.float64) * 1.0 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _recorder(run: Run, stage: str, fabric: Fabric) -> Callable[[dict[str, Any]], None]:

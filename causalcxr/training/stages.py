@@ -13,7 +13,7 @@ from torch import Tensor
 from causalcxr.building import ROLES, build_predictor
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Observed, ObservedRows, Rows, Table
-from causalcxr.mechanisms.likelihood import bits_per_dimension
+from causalcxr.mechanisms.likelihood import bits_per_dimension, image_to_float
 from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.mechanisms.template import Template
 from causalcxr.predictors.calibration import calibrate_on, predict_split
@@ -35,7 +35,6 @@ from causalcxr.training.objectives import (
     PredictorObjective,
     SeverityObjective,
 )
-from causalcxr.values import image_to_float
 
 __all__ = ["STAGE_RUNNERS", "Context", "measure_bound"]
 
@@ -146,7 +145,7 @@ def run_finetune(context: Context) -> Facts:
     objective = FinetuneObjective(scm, predictor, config, marginals, bound, outputs)
     context.minimise("finetune", objective, run.config.train.finetune)
     facts = {"targets": config.targets, "bound": bound, "tolerance": config.tolerance}
-    facts |= {"predictor": predictor.fingerprint(), "multiplier": float(objective.multiplier)}
+    facts |= {"predictor": predictor.fingerprint(), "multiplier": float(objective.constraint.multiplier)}
     return {"finetune": facts}
 
 

@@ -267,7 +267,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 def test_the_grid_is_fine_and_wide_enough(small, grid):
-    """Sums of smooth densities over a grid are all but exact. The tests that follow tolerate far more than this."""
+    """Sums of smooth densities over a grid are all but exact; the tests that follow tolerate far more."""
     assert abs(grid.log_likelihood() - small.on_grid(2 * STEP).log_likelihood()) < 1e-6
     assert abs(float((grid.posterior + grid.log_cell).exp().sum()) - 1) < 1e-9
 

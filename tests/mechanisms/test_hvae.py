@@ -1,16 +1,15 @@
 """The image's mechanism: the contract, the exogenous prior, the number of network passes, the cost of a query."""
 
 import dataclasses
-import time
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
 
 from causalcxr.graph import graph_from_dict
 from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
 from causalcxr.mechanisms.hvae_network import Decoder, Encoder, Posterior, Prior
-from causalcxr.mechanisms.likelihood import bits_per_dimension
 from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError, DataError
@@ -98,11 +97,9 @@ def test_elbo_is_log_prob_and_its_noise_is_the_abducted_one():
     hvae, image, parents = make(), make_image(4), make_parents(4)
     elbo = hvae.elbo(image, parents, Draws(7))
     torch.testing.assert_close(hvae.log_prob(image, parents, Draws(7)), -(elbo.nll + elbo.kl), rtol=0, atol=0)
-    noise, again = elbo.noise(image), hvae.abduct(image, parents, Draws(7))
+    noise, again = elbo.noise, hvae.abduct(image, parents, Draws(7))
     assert all(torch.equal(a, b) for a, b in zip(noise.latents, again.latents, strict=True))
     assert torch.equal(noise.pixel, again.pixel)
-    bits = bits_per_dimension(elbo.nll + elbo.kl, tuple(hvae.event_shape))
-    assert ((bits > 0) & (bits < 30)).all()  # finite and sane before any training
 
 
 def test_beta_weighs_the_kl_term():
@@ -112,16 +109,14 @@ def test_beta_weighs_the_kl_term():
     torch.testing.assert_close(hvae.loss(elbo), elbo.nll + 0.25 * elbo.kl + elbo.auxiliary)
 
 
-def test_the_bound_is_below_the_likelihood_of_a_model_with_a_known_one():
-    # With the pixel head cut off, every latent is ignored: the likelihood is known, and the bound is short of it
-    # by exactly the KL term, which is then pure loss.
-    hvae, image, parents = make(), make_image(8), make_parents(8)
-    with torch.no_grad():
-        hvae.decoder.head.weight.zero_()
-    known, bound = -hvae.elbo(image, parents, Draws(1)).nll, hvae.log_prob(image, parents, Draws(2))
-    kl = hvae.elbo(image, parents, Draws(2)).kl
-    assert (kl > 0).all()
-    torch.testing.assert_close(known - bound, kl, rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("baseline", [True, False])
+def test_the_auxiliary_loss_is_half_the_squared_distance_from_the_baseline(baseline):
+    hvae, image, parents = make(dataclasses.replace(TINY, baseline=baseline)), make_image(4), make_parents(4)
+    elbo, expected = hvae.elbo(image, parents, Draws(0)), torch.zeros(4)
+    if baseline:
+        predicted = hvae.baseline(hvae.embed(hvae.film_features(parents)))
+        expected = ((image / 255 - predicted) / 0.1).square().flatten(1).sum(dim=1) / 2
+    torch.testing.assert_close(elbo.auxiliary, expected, rtol=1e-5, atol=0)  # float32 sums of 256
 
 
 def test_the_encoder_sees_only_the_residual_from_the_baseline():
@@ -150,7 +145,7 @@ def count_calls(hvae):
 def test_one_encoder_and_one_decoder_pass_for_everything_and_the_decoder_alone_for_a_counterfactual():
     hvae, image, parents = make(), make_image(4), make_parents(4)
     calls = count_calls(hvae)
-    noise = hvae.elbo(image, parents).noise(image)
+    noise = hvae.elbo(image, parents).noise
     assert calls == {Encoder: 1, Decoder: 1, Posterior: 4, Prior: 4}  # four layers of latents
     calls.clear()
     hvae(noise.repeat(8), {name: value.repeat(8) for name, value in parents.items()})
@@ -174,8 +169,8 @@ def test_counterfactuals_carry_gradients_to_encoder_and_decoder():
     hvae, image = make(), make_image(4)
     noise = hvae.abduct(image, make_parents(4, seed=5), Draws(0)).without_pixel_noise()
     hvae(noise, make_parents(4, seed=6)).sum().backward()
-    assert hvae.encoder.stem.weight.grad is not None
-    assert hvae.decoder.head.weight.grad is not None
+    assert hvae.encoder.stem.weight.grad.abs().sum() > 0
+    assert hvae.decoder.head.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("baseline", [True, False])
@@ -228,8 +223,9 @@ def test_noise_repeats_selects_and_redraws():
 
 def test_draws_decide_everything():
     hvae, image, parents = make(), make_image(4), make_parents(4)
-    one, two = (hvae.abduct(image, parents, Draws(11)) for _ in range(2))
+    one, two, other = (hvae.abduct(image, parents, Draws(seed)) for seed in (11, 11, 12))
     assert all(torch.equal(a, b) for a, b in zip(one.latents, two.latents, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one.latents, other.latents, strict=True))
     torch.manual_seed(12)
     of_global = hvae.sample_noise(4)
     assert torch.equal(of_global.pixel, hvae.sample_noise(4, Draws(12)).pixel)
@@ -314,27 +310,20 @@ def test_config_passes_through_omegaconf():
     assert config.widths == [8, 8]
 
 
-@pytest.mark.slow
-def test_eight_interventions_from_one_abduction_are_three_times_faster():
-    # Against eight times (encoder, posterior-and-decoder pass, two plain decoder passes), all in this model.
-    # Processor time, so that other work on the machine does not count.
-    hvae, image, parents = make(HVAEConfig()), make_image(4, size=64), make_parents(4)
-    tiled = {name: value.repeat(8) for name, value in parents.items()}
-
-    def shared():
-        hvae(hvae.abduct(image, parents).repeat(8), tiled)
-
-    def repeated():
-        for _ in range(8):
-            noise = hvae.abduct(image, parents)
-            hvae(noise, parents)
-            hvae(noise, parents)
-
-    def seconds(function):
-        start = time.process_time()
+def count_operations(function):
+    """Floating-point operations of the convolutions and matrix products that it runs."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         function()
-        return time.process_time() - start
+    return counter.get_total_flops()
 
-    with torch.no_grad():
-        shared(), repeated()  # the first call of each shape plans its convolutions
-        assert min(seconds(repeated) for _ in range(3)) > 3 * min(seconds(shared) for _ in range(3))  # measured: 5
+
+def test_eight_interventions_from_one_abduction_take_less_than_a_third_of_the_work():
+    # Against eight times the published way: encoder, posterior and decoder, then two passes of the decoder alone.
+    # With the default sizes an abduction costs 3.8 decoder passes: 8 * (3.8 + 2) against 3.8 + 8, a factor of 3.9.
+    hvae, image, parents = make(HVAEConfig()), make_image(2, size=64), make_parents(2)
+    noise, tiled = hvae.abduct(image, parents), {name: value.repeat(8) for name, value in parents.items()}
+    abduction = count_operations(lambda: hvae.abduct(image, parents))
+    alone = count_operations(lambda: hvae(noise, parents))
+    together = count_operations(lambda: hvae(noise.repeat(8), tiled))
+    assert together == 8 * alone > 0
+    assert 8 * (abduction + 2 * alone) > 3.5 * (abduction + together)

@@ -91,7 +91,7 @@ def test_films_without_a_finding_are_shown_under_their_neighbours():
         expected = (mixed - cover.over(baseline)) * (1 - cover.opacity) ** 2
         # To the noise of the measurement, 0.3 of the spread, which moves the cover a little.
         torch.testing.assert_close(shown[1][row], expected[row], atol=0.05, rtol=0)
-    torch.testing.assert_close(elbo.noise(image).pixel * elbo.scale + elbo.loc, image, atol=1e-4, rtol=0)
+    torch.testing.assert_close(elbo.noise.pixel * elbo.scale + elbo.loc, image, atol=1e-4, rtol=0)
     assert torch.equal(elbo.nll[1:3], plain.nll[1:3])
 
 
@@ -139,7 +139,7 @@ def test_one_overlay_pass_for_everything():
     assert isinstance(hvae.overlay, Overlay)
     hvae.overlay.register_forward_hook(lambda *_: calls.append(1))
     parents = {"finding": torch.tensor([0, 1, 0, 1])}
-    noise = hvae.elbo(image, parents, Draws(0)).noise(image)
+    noise = hvae.elbo(image, parents, Draws(0)).noise
     assert len(calls) == 1
     hvae(noise, parents)
     assert len(calls) == 2

@@ -152,7 +152,7 @@ def test_the_images_loss_leaves_severities_alone_and_its_decoder_uses_them():
     elbo = hvae.elbo(image, parents, Draws(0))
     hvae.loss(elbo).sum().backward()
     assert all(parameter.grad is None for parameter in severity.parameters())
-    noise = elbo.noise(image)
+    noise = elbo.noise
     assert noise.severity is not None and noise.severity.shape == (16, 2)
     other = hvae(replace(noise, severity=noise.severity + 2), parents)
     assert (other - hvae(noise, parents)).abs().amax() > 1e-3

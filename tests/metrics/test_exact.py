@@ -130,7 +130,7 @@ def test_severities_of_the_exact_counterfactual_are_given_as_a_second_interventi
     rows = measure_images(scm, abduction, elbo, batch, truth, torch.arange(6), cycles=1, draws=1, seed=0)
     halves = torch.stack([10 * half.mean(dim=(1, 2, 3)) for half in (answer[..., :8], answer[..., 8:])], dim=1)
     causes = Causes({**abduction.factual, "sex": 1 - batch["sex"]}, halves)
-    made = scm.image_mechanism.make(elbo.noise(image), causes)
+    made = scm.image_mechanism.make(elbo.noise, causes)
     by_hand = (made - answer).flatten(1).norm(dim=1)
     torch.testing.assert_close(rows["exact", "given", "sex", "error"][:, 0], by_hand, atol=1e-4, rtol=0)
     assert (by_hand - rows["exact", "model", "sex", "error"][:, 0]).abs().max() > 1e-2

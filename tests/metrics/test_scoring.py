@@ -235,7 +235,7 @@ def test_batches_are_joined_in_order(scm):
 
 
 def test_scoring_with_the_predictor_that_fine_tuned_is_refused():
-    from causalcxr.evaluation.measure import Subject
+    from causalcxr.evaluation.measure import EvaluatedModel
 
     class Run:
         folder, graph = "runs/x", GRAPH
@@ -245,4 +245,4 @@ def test_scoring_with_the_predictor_that_fine_tuned_is_refused():
 
     predictor = AdaptedPredictor([GRAPH["sex"]], nn.Flatten(), {"sex": Output({"male": 0})})
     with pytest.raises(RunError, match="with this very predictor"):
-        Subject(Run(), None, tiny_scm(GRAPH), None, None, predictor, [])  # pyright: ignore
+        EvaluatedModel(Run(), None, tiny_scm(GRAPH), None, None, predictor, [])  # pyright: ignore

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from causalcxr.building import build_severity
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
-from causalcxr.building import build_severity
 from causalcxr.predictors.evidence import Evidence
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.predictor import NetworkPredictor

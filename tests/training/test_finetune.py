@@ -16,7 +16,8 @@ from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError
 from causalcxr.training.config import TARGETS, FinetuneConfig
-from causalcxr.training.finetune import FinetuneObjective, intervene
+from causalcxr.training.finetune import FinetuneObjective
+from causalcxr.training.targets import CounterfactualTargets, HardTargets, Pair, SoftTargets
 from tests.models import chest_batch, tiny_scm
 
 EDGES = {
@@ -75,7 +76,7 @@ def test_each_row_follows_its_own_intervention_through_the_graph(shape):
     chosen = torch.arange(60) % 3
     intervened = {name: chosen == i for i, name in enumerate(names)}
     values = {name: 1 - batch[name] for name in names}
-    found = intervene(scm, batch, values, intervened, Draws(0))
+    found = scm.intervene(batch, values, intervened, Draws(0))
     for i, name in enumerate(names):
         rows = chosen == i
         for other in names:
@@ -87,11 +88,16 @@ def test_each_row_follows_its_own_intervention_through_the_graph(shape):
             reached = found.reached.get(other, torch.zeros(60, dtype=torch.bool))[rows]
             assert bool(reached.all()) == bool(reached.any()) == (other in BELOW[shape][name])
     seeds = [scm.counterfactual(scm.abduct(batch, seed=s), {"a": values["a"]}) for s in range(400)]
-    moved = [intervene(scm, batch, {"a": values["a"]}, _all("a", 60), Draws(s)) for s in range(400)]
+    moved = [scm.intervene(batch, {"a": values["a"]}, _all("a", 60), Draws(s)) for s in range(400)]
     for other in BELOW[shape]["a"]:  # the same law; 5 standard errors of a mean of 400 draws of a binary: 0.125
         share = torch.stack([s[other].float() for s in seeds]).mean(dim=0)
         ours = torch.stack([m.counterfactual[other].float() for m in moved]).mean(dim=0)
         assert (share - ours).abs().max() < 0.18  # difference of two such means
+
+
+def pair_of(image, attributes):
+    """Of images that an intervention has left alone."""
+    return Pair(image, image, Causes(attributes.factual), Causes(attributes.counterfactual), attributes)
 
 
 def _all(name, n):
@@ -103,11 +109,11 @@ def _all(name, n):
 def test_targets_follow_the_graph(shape, mode):
     graph = three(shape)
     batch = batch_of(graph)
-    objective = objective_of(mode, graph, batch)
-    scm, predictor = objective._frozen.scm, objective._frozen.predictor
+    scm, predictor = tiny_scm(graph), predictor_of(graph)
+    kind = {"hard": HardTargets, "soft": SoftTargets}[mode](predictor, weight=3.0)
     for name in graph.attributes:
-        found = intervene(scm, batch, {name: 1 - batch[name]}, _all(name, 16), Draws(1))
-        targets = objective._targets(batch["image"], found)
+        found = scm.intervene(batch, {name: 1 - batch[name]}, _all(name, 16), Draws(1))
+        targets = kind.targets(pair_of(batch["image"], found))
         seen = predictor(batch["image"])
         for other in graph.attributes:
             fixed = other == name or other in BELOW[shape][name] or mode == "hard"
@@ -117,12 +123,12 @@ def test_targets_follow_the_graph(shape, mode):
 
 
 def test_soft_target_of_a_number_is_the_prediction_on_the_factual_image():
-    objective, batch = objective_of("soft"), chest_batch(16)
-    scm, predictor = objective._frozen.scm, objective._frozen.predictor
-    on_sex = intervene(scm, batch, {"sex": 1 - batch["sex"]}, _all("sex", 16), Draws(0))
-    assert torch.equal(objective._targets(batch["image"], on_sex)["age"], predictor(batch["image"])["age"])
-    on_age = intervene(scm, batch, {"age": batch["age"].flip(0)}, _all("age", 16), Draws(0))
-    assert torch.equal(objective._targets(batch["image"], on_age)["age"], batch["age"].flip(0))
+    scm, batch = tiny_scm(), chest_batch(16)
+    soft = SoftTargets(predictor_of(scm.graph), weight=3.0)
+    on_sex = scm.intervene(batch, {"sex": 1 - batch["sex"]}, _all("sex", 16), Draws(0))
+    assert torch.equal(soft.targets(pair_of(batch["image"], on_sex))["age"], soft.predictor(batch["image"])["age"])
+    on_age = scm.intervene(batch, {"age": batch["age"].flip(0)}, _all("age", 16), Draws(0))
+    assert torch.equal(soft.targets(pair_of(batch["image"], on_age))["age"], batch["age"].flip(0))
 
 
 def test_the_distance_to_carried_outputs_is_of_log_odds_and_numbers():
@@ -181,7 +187,9 @@ def test_only_the_image_mechanism_trains(mode):
     trained = {name for name, p in objective.named_parameters()}
     assert all(name.startswith("mechanism.") for name in trained)
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.parameters())
-    others = [*frozen.predictor.parameters(), *(frozen.outputs.parameters() if frozen.outputs else [])]
+    targets = frozen.targets
+    others = [] if targets is None else [*targets.predictor.parameters()]
+    others += targets.outputs.parameters() if isinstance(targets, CounterfactualTargets) else []
     others += [p for name in frozen.scm.graph.attributes for p in frozen.scm.mechanism(name).parameters()]
     assert all(not p.requires_grad and p.grad is None for p in others)
 
@@ -189,7 +197,7 @@ def test_only_the_image_mechanism_trains(mode):
 def test_a_step_runs_encoder_once_decoder_twice_and_trunk_once_a_set_of_images():
     objective, calls = objective_of("soft"), {"encoder": 0, "decoder": 0, "trunk": 0}
     parts = {"encoder": objective.mechanism.encoder, "decoder": objective.mechanism.decoder}
-    parts["trunk"] = objective._frozen.predictor.trunk
+    parts["trunk"] = objective._frozen.targets.predictor.trunk
     for name, module in parts.items():
         module.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     objective.train()(chest_batch(8), Draws(0))
@@ -209,7 +217,7 @@ def test_a_model_within_its_bound_is_never_pushed_up():
         objective = objective_of("hard", bound=bound, multiplier_floor=0).train()
         constraint = objective(chest_batch(8), Draws(0))["image"]
         assert (float(gradient(constraint, objective).abs().sum()) > 0) == pulled
-        assert (objective.multiplier > 0) == pulled
+        assert (objective.constraint.multiplier > 0) == pulled
         assert math.copysign(1, objective.state()["slack"]) == (-1 if pulled else 1)
 
 
@@ -221,7 +229,7 @@ def test_the_floor_holds_the_likelihood_far_within_its_bound():
     elbo = objective.mechanism.elbo(batch["image"], batch, Draws(0))
     bits = objective.mechanism.loss(elbo) / (math.log(2) * batch["image"][0].numel())
     expected = 7 * gradient(bits, objective)
-    assert objective.multiplier.item() == 0
+    assert objective.constraint.multiplier.item() == 0
     assert expected.norm() > 0
     assert (found - expected).norm() < 1e-5 * expected.norm()
 
@@ -242,17 +250,17 @@ def test_what_an_intervention_reaches_weighs_more_and_nothing_else_does():
 def test_the_multiplier_falls_again_but_never_below_zero():
     objective = objective_of("hard", bound=0.0).train()
     objective(chest_batch(8), Draws(0))
-    high = objective.multiplier.item()
-    objective.limit = 1e6
+    high = objective.constraint.multiplier.item()
+    objective.constraint.limit = 1e6
     objective(chest_batch(8), Draws(0))
     assert high > 0
-    assert objective.multiplier.item() == 0
+    assert objective.constraint.multiplier.item() == 0
 
 
 def test_validation_leaves_the_multiplier_alone():
     objective = objective_of("hard", bound=0.0).eval()
     objective(chest_batch(8), Draws(0))
-    assert objective.multiplier.item() == 0
+    assert objective.constraint.multiplier.item() == 0
 
 
 def test_intervened_only_looks_at_the_intervened_attribute_alone():
@@ -269,7 +277,7 @@ def test_two_processes_draw_the_interventions_of_one():
 
     def drawn(rows, draws):
         do, chosen = draw_one_each(names, marginals, len(rows["age"]), draws)
-        return intervene(scm, rows, do, chosen, draws)
+        return scm.intervene(rows, do, chosen, draws)
 
     whole, halves = drawn(batch, Draws(5)), []
     for rank in range(2):

@@ -338,3 +338,11 @@ def test_an_empty_split_is_refused(cohort, tmp_path):
             tmp_path,
             lambda values: None,
         )
+
+
+def test_training_leaves_the_callers_arithmetic_as_it_was(tmp_path):
+    """Denormal numbers count as 0 in training alone."""
+    tiny = torch.tensor(1e-310, dtype=torch.float64)
+    steps = ["train.stages=[attributes]", "train.attributes.steps=2", f"data.cache={tmp_path}/cache"]
+    train(load_config([*TINY, *steps, f"run={tmp_path}/run"]))
+    assert float(tiny * 1.0) > 0
