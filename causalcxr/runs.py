@@ -47,12 +47,15 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else {"seconds": {}}
 
     def begin(self) -> None:
-        """Make the folder with its configuration and graph, unless it is there already."""
-        if not (self.folder / "config.yaml").exists():
+        """Make the folder with its configuration and graph, unless it is there; note stages that are added."""
+        config = self.folder / "config.yaml"
+        if not config.exists():
             self._copy_base()
             declared = yaml.safe_dump(self.graph.to_dict(), sort_keys=False, allow_unicode=True)
             write_atomically(self.folder / "graph.yaml", declared)
-            write_atomically(self.folder / "config.yaml", to_yaml(self.config))
+            write_atomically(config, to_yaml(self.config))
+        elif open_run(self.folder).config.train.stages != self.config.train.stages:
+            write_atomically(config, to_yaml(self.config))
 
     def finetuned(self) -> dict[str, Any]:
         """How `model.safetensors` was fine-tuned: targets, bound, tolerance, predictor; empty if it was not."""
@@ -219,6 +222,8 @@ def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
     if run.graph != graph:
         raise RunError(f"run '{run.folder}' was made with another graph; choose another run= or delete it")
     for key, before, now in _changes(run.config, config, ("data", "model", "train", "finetune", "base")):
+        if key == "train.stages" and set(before) <= set(now):
+            continue  # stages may be added: what is trained stays
         raise RunError(
             f"run '{run.folder}' was made with {key}={before}, now it is {now}; choose another run=, "
             "or delete the folder to start over"

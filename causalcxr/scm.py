@@ -1,5 +1,6 @@
 """The structural causal model: sample, abduct, counterfactual, log_prob; a Pyro model with a site per variable."""
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -111,9 +112,11 @@ class StructuralCausalModel(LocalPyroModule):
 
         Images come as float `(n, C, H, W)` in [0, 1]. With `seed=None` the draws are those that Pyro would make.
         """
-        draws = Draws(seed, self.device)
+        n, draws = _count(n), Draws(seed, self.device)
         values = self._sample_attributes(n, do, draws)
-        if self.graph.image is not None:
+        if self.graph.image is not None and n == 0:
+            values[self.graph.image] = self._no_images()
+        elif self.graph.image is not None:
             noise = self.image_mechanism.sample_noise(n, draws)
             values[self.graph.image] = self.image_mechanism(noise, values)
         return values
@@ -123,7 +126,7 @@ class StructuralCausalModel(LocalPyroModule):
         self, n: int, do: Mapping[str, Any] | None = None, seed: int | None = None
     ) -> dict[str, Tensor]:
         """The attributes of what `sample` gives for the same seed, without decoding an image."""
-        return self._sample_attributes(n, do, Draws(seed, self.device))
+        return self._sample_attributes(_count(n), do, Draws(seed, self.device))
 
     def abduct(self, batch: Mapping[str, Any], seed: int | None = None) -> Abduction:
         """Draw the exogenous noise of every variable given a complete batch.
@@ -134,13 +137,14 @@ class StructuralCausalModel(LocalPyroModule):
         return self.infer(batch, seed)[0]
 
     def infer(self, batch: Mapping[str, Any], seed: int | None = None) -> tuple[Abduction, Elbo | None]:
-        """What `abduct` gives, and the image's evidence lower bound from the same pass (None without an image)."""
-        factual = self._check(batch)
+        """What `abduct` gives, and the evidence lower bound of the images from that pass (None without any)."""
+        factual, elbo = self._check(batch), None
         draws, image = Draws(seed, self.device), self.graph.image
-        elbo = self.image_mechanism.elbo(factual[image], factual, draws) if image is not None else None
+        if image is not None and len(factual[image]):
+            elbo = self.image_mechanism.elbo(factual[image], factual, draws)
         noise: dict[str, Noise] = {**self.abduct_attributes(factual, draws)}
-        if image is not None and elbo is not None:
-            noise[image] = elbo.noise
+        if image is not None:
+            noise[image] = elbo.noise if elbo is not None else self.image_mechanism.no_noise()
         return Abduction(noise, factual), elbo
 
     def abduct_attributes(
@@ -215,15 +219,38 @@ class StructuralCausalModel(LocalPyroModule):
         many = [do] if isinstance(do, Mapping) else list(do)
         encoded = [encode_intervention(self.graph, one, len(abduction), self.device, self.dtype) for one in many]
         batches = [self._counterfactual_attributes(abduction, one, effect) for one in encoded]
-        self._predict_images(abduction, batches, encoded)
+        seen = [batch for batch, one in zip(batches, encoded, strict=True) if self._reaches_image(one, effect)]
+        self._predict_images(abduction, seen)
         return batches[0] if isinstance(do, Mapping) else batches
 
-    def log_prob(self, batch: Mapping[str, Any], seed: int | None = None) -> Tensor:
-        """Log-density of each row `(B,)` in nats. With an image it is a lower bound (one draw of the latents)."""
-        values = self._check(batch)
-        draws = Draws(seed, self.device)
-        terms = [self.mechanism(name).log_prob(values[name], values, draws) for name in self.graph.variables]
-        return torch.stack(terms).sum(dim=0)
+    def log_prob(
+        self,
+        batch: Mapping[str, Any],
+        seed: int | None = None,
+        draws: int = 1,
+        do: Collection[str] = (),
+    ) -> Tensor:
+        """Log-density of each row `(B,)` in nats.
+
+        With an image it is an estimate of a lower bound, and without a seed another one at each call: with one
+        draw of the latents the evidence lower bound, which varies by some tens of nats; with several `draws` the
+        importance-weighted bound (Burda et al. 2016), which is tighter and varies less. `do` names variables that
+        an intervention has set: their terms are left out, which gives the interventional log-density.
+        Raises GraphError: fewer than one draw, or an unknown variable.
+        """
+        if draws < 1:
+            raise GraphError(f"draws: expected a whole number of at least 1, got {draws}")
+        values, given = self._check(batch), {self.graph[name].name for name in do}
+        source, total = Draws(seed, self.device), torch.zeros(len(next(iter(values.values()))), device=self.device)
+        for name in self.graph.variables:
+            if name in given or not len(total):
+                continue
+            mechanism = self.mechanism(name)
+            if isinstance(mechanism, HVAE) and draws > 1:
+                total = total + mechanism.importance_weighted_bound(values[name], values, draws, source)
+            else:
+                total = total + mechanism.log_prob(values[name], values, source)
+        return total
 
     def calibrate(self, batch: Batch) -> None:
         """Set the fixed scalings of every mechanism from the attributes of the training split."""
@@ -256,20 +283,29 @@ class StructuralCausalModel(LocalPyroModule):
         after = {**factual, **self.predict_attributes(abduction.noise, factual, do)}
         return after if effect == "total" else after | {name: factual[name] for name in do}
 
-    def _predict_images(
-        self, abduction: Abduction, batches: list[dict[str, Tensor]], do: list[dict[str, Tensor]]
-    ) -> None:
-        """Fill in the images of all batches with one pass of the decoder. Unreachable images stay as they are."""
+    def _reaches_image(self, do: Mapping[str, Tensor], effect: str) -> bool:
+        """Whether the image can change; where no path of this effect leads to it, it stays bit for bit."""
+        if self.graph.image is None:
+            return False
+        parents, below = set(self.graph[self.graph.image].parents), self.graph.descendants(*do)
+        if effect == "direct":
+            return not parents.isdisjoint(do)
+        return self.graph.image in below if effect == "total" else not parents.isdisjoint(below - set(do))
+
+    def _predict_images(self, abduction: Abduction, batches: list[dict[str, Tensor]]) -> None:
+        """Fill in the images of all batches with one pass of the decoder."""
         image = self.graph.image
-        changed = [b for b, one in zip(batches, do, strict=True) if image in self.graph.descendants(*one)]
-        if image is None or not changed:
+        if image is None or not batches or not len(abduction):
             return
         noise = abduction.noise[image]
         assert isinstance(noise, ImageNoise)
-        parents = {name: torch.cat([b[name] for b in changed]) for name in self.graph[image].parents}
-        images = self.mechanism(image)(noise.repeat(len(changed)), parents)
-        for batch, decoded in zip(changed, images.chunk(len(changed)), strict=True):
+        parents = {name: torch.cat([batch[name] for batch in batches]) for name in self.graph[image].parents}
+        images = self.mechanism(image)(noise.repeat(len(batches)), parents)
+        for batch, decoded in zip(batches, images.chunk(len(batches)), strict=True):
             batch[image] = decoded
+
+    def _no_images(self) -> Tensor:
+        return torch.zeros(0, *self.image_mechanism.event_shape, dtype=self.dtype, device=self.device)
 
     def _check(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """A complete batch on the model's device, every value allowed by its declaration."""
@@ -290,12 +326,14 @@ class StructuralCausalModel(LocalPyroModule):
         shape = tuple(self.image_mechanism.event_shape)
         if not isinstance(image, Tensor):
             image = _as_tensor(image)
+        if image is not None and image.ndim == 3 and shape[0] == 1:
+            image = image[:, None]  # grey images without a channel
         if image is None or image.ndim != 4 or image.shape[1:] != shape:
             expected = "x".join(map(str, ("B", *shape)))
             got = "something else" if image is None else "x".join(map(str, image.shape))
             raise GraphError(
                 f"'{self.graph.image}': expected images {expected} (a tensor, an array or a list), got {got}; "
-                "resize them, and give single images a first dimension of 1"
+                "resize them, and put a single one into a list"
             )
         image = image_to_float(image.to(self.device), self.dtype)
         if not bool(((image >= 0) & (image <= 1)).all()):
@@ -313,6 +351,16 @@ class StructuralCausalModel(LocalPyroModule):
             causes = f" <- {', '.join(variable.parents)}" if variable.parents else ""
             lines.append(f"  {name:{width}}  {_describe(self.mechanism(name))}{causes}  [{variable.mechanism}]")
         return "\n".join(lines)
+
+
+def _count(n: Any) -> int:
+    try:
+        count = operator.index(n)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise GraphError(f"n: expected a whole number of rows, 0 or more, got {n!r}")
+    return count
 
 
 def _as_tensor(image: Any) -> Tensor | None:

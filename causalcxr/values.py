@@ -31,6 +31,7 @@ __all__ = [
 
 Batch = Mapping[str, Tensor]
 
+_ROUNDING = 1e-6  # of a range: what float32 makes of a value at its end is taken as the end
 _TORCH_TYPES = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}  # by numpy's kind, copied
 
 
@@ -43,6 +44,7 @@ def encode(
 ) -> Tensor:
     """One value for all rows (scalar or label), or one per row (sequence or tensor), as a tensor `(n,)`.
 
+    A number that is outside its range by no more than rounding is set to the end of the range.
     Raises GraphError: unknown label, class index or number outside the range, NaN, or a wrong number of rows.
     """
     rows = _as_list_or_tensor(value)
@@ -83,8 +85,12 @@ def decode(variable: Variable, values: Tensor) -> list[Any]:
     return [float(value) for value in values]
 
 
-def parse_assignments(graph: Graph, pairs: Sequence[str]) -> dict[str, Any]:
+def parse_assignments(
+    graph: Graph, pairs: Sequence[str], labels: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, Any]:
     """`["age=80", "sex=male"]`, as typed on a command line, to `{"age": 80.0, "sex": "male"}`.
+
+    `labels`: what else an attribute's labels are called, as in `data.labels`: `{"sex": {"F": "female"}}`.
 
     Raises GraphError: no `name=value`, a variable given twice, or one that the graph doesn't have. Values are
     checked where they are encoded.
@@ -98,7 +104,7 @@ def parse_assignments(graph: Graph, pairs: Sequence[str]) -> dict[str, Any]:
         if variable.kind == "continuous":
             with suppress(ValueError):
                 parsed[name] = float(value)
-        parsed.setdefault(name, value)
+        parsed.setdefault(name, (labels or {}).get(name, {}).get(value, value))
     return parsed
 
 
@@ -169,14 +175,16 @@ def _encode_continuous(variable: Variable, rows: Any, dtype: torch.dtype) -> Ten
         got = reprlib.repr(rows)
         raise GraphError(f"'{variable.name}': expected a number in {variable.unit}, got {got}") from None
     low, high = variable.bounds
-    bad = ~((numbers >= low) & (numbers <= high))  # NaN is neither
+    rounding = _ROUNDING * (high - low)
+    bad = ~((numbers >= low - rounding) & (numbers <= high + rounding))  # NaN is neither
     if bad.any():
         got = numbers[bad][0].item() if numbers.ndim else numbers.item()
+        shown = f"{got:g}" if not low <= float(f"{got:g}") <= high else repr(got)
         raise GraphError(
-            f"'{variable.name}': {got:g} is not in [{low:g}, {high:g}] {variable.unit}".rstrip()
+            f"'{variable.name}': {shown} is not in [{low:g}, {high:g}] {variable.unit}".rstrip()
             + "; widen 'range' in the graph if such values are meant"
         )
-    return numbers.to(dtype)
+    return numbers.clamp(low, high).to(dtype)
 
 
 def _labels(variable: Variable) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from causalcxr.graph import graph_from_dict, load_graph
 from causalcxr.support.errors import GraphError
@@ -233,7 +234,7 @@ def test_arrays_columns_and_lists_are_a_batch_too():
     ("change", "message"),
     [
         ({"image": "chest.png"}, "'image': expected images Bx1x16x16 .* got something else"),
-        ({"image": np.zeros((2, 16, 16), np.uint8)}, "'image': expected images Bx1x16x16 .* got 2x16x16"),
+        ({"image": np.zeros((2, 16, 17), np.uint8)}, "'image': expected images Bx1x16x16 .* got 2x1x16x17"),
         ({"age": pd.Series(["old"] * 900)}, "'age': expected a number in years, got .{0,90}$"),
         ({"sex": pd.Series(["f"] * 900)}, "'sex' has no label 'f'; .*female"),
     ],
@@ -249,3 +250,82 @@ def test_the_model_and_its_abduction_print_in_a_few_lines():
     text = repr(scm).splitlines()
     assert len(text) == 6 and "finding" in text[4] and "<- age" in text[4] and "categorical" in text[4]
     assert len(repr(scm.abduct(chest_batch(2)))) < 100
+
+
+def test_grey_pictures_need_no_channel():
+    scm, batch = tiny_scm(), chest_batch(3)
+    pictures = [Image.fromarray(image[0].numpy()) for image in batch["image"]]
+    for image in (pictures, batch["image"][:, 0]):
+        found = scm.abduct({**batch, "image": image}, seed=0)
+        assert torch.equal(found.factual["image"], batch["image"] / 255)
+
+
+def test_no_rows_give_no_rows():
+    scm, none = tiny_scm(), {name: value[:0] for name, value in chest_batch(2).items()}
+    sampled = scm.sample(0, do={"age": 80}, seed=0)
+    abduction = scm.abduct(none, seed=0)
+    found = scm.counterfactual(abduction, [{"age": 80}, {"sex": "male"}])
+    for batch in (sampled, *found, scm.counterfactual(none, {"age": []})):
+        assert {name: tuple(value.shape) for name, value in batch.items()} == {
+            **dict.fromkeys(scm.graph.attributes, (0,)),
+            "image": (0, 1, 16, 16),
+        }
+    assert scm.log_prob(none).shape == (0,) and len(abduction) == 0
+
+
+@pytest.mark.parametrize("n", [-1, 2.0, "3", None])
+def test_a_number_of_rows_that_is_none_is_refused(n):
+    with pytest.raises(GraphError, match=r"n: expected a whole number of rows, 0 or more"):
+        tiny_scm().sample(n)
+    assert len(tiny_scm().sample(np.int64(2))["age"]) == 2
+
+
+def test_ends_of_a_range_survive_rounding():
+    """Age is from 18 to 100; rounding is a millionth of that, 0.000082."""
+    scm, batch = tiny_scm(), chest_batch(2)
+    for written, meant in ((100.0000001, 100), (17.9999999, 18), (np.float32(100.00001), 100)):
+        assert (scm.sample(2, do={"age": written}, seed=0)["age"] == meant).all()
+        assert (scm.counterfactual(batch, {"age": written}, seed=0)["age"] == meant).all()
+    with pytest.raises(GraphError, match=r"'age': 100\.0001 is not in \[18, 100\] years"):
+        scm.sample(2, do={"age": 100.0001})
+
+
+@pytest.mark.parametrize(
+    ("do", "effect", "stays"),
+    [
+        ({"a": "yes"}, "direct", True),  # a -> b -> image
+        ({"a": "yes"}, "total", False),
+        ({"a": "yes"}, "indirect", False),
+        ({"b": "yes"}, "direct", False),
+        ({"b": "yes"}, "indirect", True),
+        ({"c": "yes"}, "total", True),  # c has no path
+    ],
+)
+def test_an_effect_without_a_path_is_the_identity_bit_for_bit(do, effect, stays):
+    labels = ["no", "yes"]
+    variables = {
+        "a": {"kind": "binary", "labels": labels},
+        "b": {"kind": "binary", "labels": labels, "parents": ["a"]},
+        "c": {"kind": "binary", "labels": labels, "parents": ["b"]},
+        "image": {"kind": "image", "parents": ["b"]},
+    }
+    scm = tiny_scm(graph_from_dict({"variables": variables}))
+    generator = torch.Generator().manual_seed(0)
+    noise = scm.abduct({**dict.fromkeys("abc", [0] * 8), "image": torch.rand(8, 1, 16, 16, generator=generator)})
+    made = scm.counterfactual(noise, do, effect=effect)["image"]
+    assert torch.equal(made, noise.factual["image"]) == stays
+
+
+def test_more_draws_tighten_the_bound_and_leave_attributes_alone():
+    """Ten draws of an importance-weighted bound lie above the mean of ten of one; attributes have no draws."""
+    scm, batch = tiny_scm(), chest_batch(4)
+    one = torch.stack([scm.log_prob(batch, seed=s) for s in range(10)]).mean(dim=0)
+    many = scm.log_prob(batch, seed=0, draws=10)
+    assert (many > one).all()
+    scm, attributes = scm.double(), list(scm.graph.attributes)
+    image_alone = scm.log_prob(batch, seed=3, do=attributes)
+    whole = scm.log_prob(batch, seed=3)
+    expected = sum(scm.mechanism(name).log_prob(batch[name], batch) for name in attributes)
+    torch.testing.assert_close(whole - image_alone, expected.double(), atol=1e-4, rtol=0)
+    with pytest.raises(GraphError, match="draws: expected"):
+        scm.log_prob(batch, draws=0)

@@ -8,38 +8,44 @@ import torch
 from matplotlib.figure import Figure
 
 from causalcxr.answers import Answer, answer
-from causalcxr.commands.arguments import Parser, say
-from causalcxr.data.images import read_image
+from causalcxr.commands.arguments import Parser, assignments, refuse_replacing, say
+from causalcxr.data.film import read_film
 from causalcxr.data.source import Unusable
-from causalcxr.report.figures import counterfactual_grid, save_png
-from causalcxr.runs import load
+from causalcxr.report.figures import counterfactual_grid, save_picture
+from causalcxr.runs import load, open_run
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.support.errors import DataError
+from causalcxr.support.errors import ConfigError, DataError
 from causalcxr.support.files import write_json
 from causalcxr.values import describe, parse_assignments, readable
 
 __all__ = ["run"]
 
+USAGE = "causalcxr counterfactual RUN IMAGE --with NAME=VALUE ... --do NAME=VALUE ... [options]"
+PICTURES = (".png", ".jpg", ".jpeg")
 _SHOWN = 3  # of several draws, beside their mean
 
 
 def run(arguments: list[str]) -> None:
     """Write a PNG (factual, counterfactual, difference) and beside it a JSON."""
-    parser = Parser("causalcxr counterfactual")
+    words, named = assignments(arguments, "--with", "--do")
+    parser = Parser("causalcxr counterfactual", usage=USAGE)
     parser.add_argument("run", help="folder of a trained run")
-    parser.add_argument("image", help="image file of one patient")
-    parser.add_argument("--with", dest="given", nargs="+", default=[], metavar="NAME=VALUE", help="its attributes")
-    parser.add_argument("--do", nargs="+", required=True, metavar="NAME=VALUE", help="the intervention")
+    parser.add_argument("image", help="image file of one patient: PNG, JPEG, TIFF or DICOM")
     parser.add_argument("--effect", default="total", help="total, direct or indirect")
     parser.add_argument("--seed", type=int, default=0, help="of the abduction")
     parser.add_argument("--draws", type=int, default=1, help="of the noise; several: their mean, and the first")
     parser.add_argument("--out", default="counterfactual.png", help="picture; the numbers go beside it as JSON")
-    options = parser.parse_args(arguments)
-    scm = load(options.run)
-    given, do = parse_assignments(scm.graph, options.given), parse_assignments(scm.graph, options.do)
-    found = answer(scm, _read(scm, Path(options.image)), given, do, options.effect, options.draws, options.seed)
+    options = parser.parse_args(words)
+    if not named.get("--do"):
+        raise ConfigError("counterfactual: --do needs an intervention, for example --do age=80")
     picture, numbers = Path(options.out), Path(options.out).with_suffix(".json")
-    save_png(_figure(found, f"do({describe(scm.graph, do)})"), picture)
+    if picture.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--out '{picture}' is no picture; expected an ending of {', '.join(PICTURES)}")
+    refuse_replacing([picture, numbers], [Path(options.image)])
+    scm, labels = load(options.run), open_run(options.run).config.data.labels
+    given, do = (parse_assignments(scm.graph, named.get(option, []), labels) for option in ("--with", "--do"))
+    found = answer(scm, _read(scm, Path(options.image)), given, do, options.effect, options.draws, options.seed)
+    save_picture(_figure(found, f"do({describe(scm.graph, do)})"), picture)
     question = {"run": options.run, "image": options.image, "do": do, "effect": options.effect}
     write_json(numbers, {**question, "seed": options.seed, "draws": options.draws, **_numbers(found)})
     say(f"wrote {picture} and {numbers}")
@@ -50,7 +56,7 @@ def _read(scm: StructuralCausalModel, path: Path) -> torch.Tensor:
     if scm.graph.image is None:
         raise DataError(f"graph '{scm.graph.name}' has no image, so a picture can't be asked for")
     channels, size, _ = scm.image_mechanism.event_shape
-    pixels = read_image(path, size, channels)
+    pixels = read_film(path, size, channels)
     if isinstance(pixels, Unusable):
         raise DataError(pixels.detail)
     return torch.from_numpy(pixels.copy())

@@ -3,16 +3,24 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from causalcxr.commands.arguments import Parser, say
-from causalcxr.config import Config, load_config, shipped_presets
-from causalcxr.data import prepare_into
-from causalcxr.graph import load_graph
+from causalcxr.data.config import SOURCES
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["prepare_cohort", "run"]
+if TYPE_CHECKING:
+    from causalcxr.config import Config
+
+__all__ = ["HELP", "SECTIONS", "prepare_cohort", "run"]
 
 VERBS = ("prepare",)
+SECTIONS = ("data",)
+HELP = f"""usage: causalcxr data prepare SOURCE ROOT OUT [--sizes N ...] [key=value ...]
+
+Prepares a cohort in OUT/SIZE for each size, with its card (card.html), and says how to train on it.
+SOURCE: {", ".join(SOURCES)}
+"""
 GIVEN = {"data.source": "SOURCE", "data.root": "ROOT", "data.cache": "OUT", "data.prepared": "OUT", "run": "OUT"}
 
 
@@ -45,6 +53,10 @@ def prepare_cohort(
 
     Raises ConfigError: an unknown source or key, an impossible value. Raises DataError: see `prepare_into`.
     """
+    from causalcxr.config import load_config  # slow to import, and help needs none of it
+    from causalcxr.data import prepare_into
+    from causalcxr.graph import load_graph
+
     for setting in settings:
         if key := GIVEN.get(setting.partition("=")[0]):
             raise ConfigError(f"data prepare: '{setting}' has no place here; it is given by {key}")
@@ -54,7 +66,9 @@ def prepare_cohort(
     return [(folder, _train_command(config, settings, out, int(folder.name))) for folder in folders]
 
 
-def _train_command(config: Config, settings: Sequence[str], out: str, size: int) -> str:
+def _train_command(config: "Config", settings: Sequence[str], out: str, size: int) -> str:
+    from causalcxr.config import shipped_presets
+
     words = [word for word in settings if word.partition("=")[0] in ("preset", "graph")]
     if config.model.image.size != size or not any(word.startswith("preset=") for word in words):
         shipped = f"hvae{size}" in shipped_presets()

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from causalcxr.data.config import SOURCES
+import causalcxr
+from causalcxr.commands.settings import list_settings
 from causalcxr.support.errors import CausalCXRError, ConfigError, nearest
 
 __all__ = ["main"]
@@ -15,16 +16,19 @@ COMMANDS = ("train", "evaluate", "counterfactual", "graph", "simulate", "data") 
 
 USAGE = """usage: causalcxr COMMAND ...
 
+  causalcxr COMMAND --help                             what a command takes, with every setting
+  causalcxr --version
+
   causalcxr train preset=quickstart run=runs/demo      train a model (run it again to go on after a kill)
   causalcxr train preset=mimic192 --dry-run            a few steps: seconds, memory, projected hours
   causalcxr train base=runs/demo finetune.targets=soft fine-tune a trained model into runs/demo-soft
-  causalcxr evaluate run=runs/demo                     metrics.json and report.html of a trained model
+  causalcxr evaluate runs/demo                         metrics.json and report.html of a trained model
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
-  causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card (SOURCE: {sources})
+  causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card
 
-train, evaluate and data prepare take key=value arguments; see docs/architecture.md for the keys."""
+train, evaluate and data prepare take key=value settings: causalcxr train --help lists them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,19 +39,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _set_up_logging()
     try:
-        if not arguments or arguments[0] in ("-h", "--help", "help"):
-            sys.stdout.write(USAGE.format(sources=", ".join(SOURCES)) + "\n")
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:], "--help"]
+        if not arguments or arguments[0] in ("-h", "--help"):
+            sys.stdout.write(USAGE + "\n")
+            return 0
+        if arguments[0] in ("-V", "--version", "version"):
+            sys.stdout.write(f"causalcxr {causalcxr.__version__}\n")
             return 0
         name, rest = arguments[0], arguments[1:]
         if name not in COMMANDS:
             raise ConfigError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
-        return import_module(f"causalcxr.commands.{name}").run(rest) or 0
+        command = import_module(f"causalcxr.commands.{name}")
+        if rest[-1:] in (["-h"], ["--help"]) and hasattr(command, "HELP"):
+            sys.stdout.write(command.HELP + "\n" + settings_text(command.SECTIONS) + "\n")
+            return 0
+        return command.run(rest) or 0
     except CausalCXRError as error:
         sys.stderr.write(f"causalcxr: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("causalcxr: interrupted; the same command goes on from the last checkpoint\n")
         return 130
+
+
+def settings_text(sections: tuple[str, ...]) -> str:
+    """All settings of these sections, a line each."""
+    found = list_settings(sections)
+    lines = [f"  {setting.key}={setting.default}" for setting in found]
+    width = min(48, max(map(len, lines)))
+    both = zip(lines, found, strict=True)
+    return "\n".join(["settings, with their defaults:", *(f"{a:{width}}  {b.about}".rstrip() for a, b in both)])
 
 
 def _set_up_logging() -> None:

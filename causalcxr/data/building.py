@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,6 +21,7 @@ import pandas as pd
 from causalcxr.data.card import render_card
 from causalcxr.data.config import DataConfig
 from causalcxr.data.partial import PartialImages
+from causalcxr.data.shared_pixels import count_shared, list_shared, refuse_shared, same_pictures
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import SPLITS, Rejected, usable_rows
 from causalcxr.data.working_folder import WorkingFolder, built_by
@@ -32,8 +33,10 @@ __all__ = ["FORMAT", "build", "check_splits", "content_hash", "count_by_reason",
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when the same source would give other content
+FORMAT = 3  # raise it when the same source would give other content
 CHUNK = 32  # rows decoded by one worker at a time, and rendered as one batch; the content must not depend on it
+SHARED = "shared_pixels.csv"  # in a cohort that has such rows
+LITTLE = "little of the stated range"
 AHEAD = 2  # chunks a worker that may wait to be written
 
 
@@ -46,13 +49,24 @@ def build(
     """
     rows, rejected = usable_rows(config, graph, source)
     check_splits(rows, rejected)
-    unusable: list[dict[int, Unusable]] = [{} for _ in works]
-    if graph.image:
-        workers = config.workers or os.cpu_count() or 1
-        unusable = _write_images(works, rows["row"].tolist(), source, graph[graph.image].channels, workers)
+    if not graph.image:
+        return [_write_tables(work, graph, source, rows, rejected, {}) for work in works]
+    workers = config.workers or os.cpu_count() or 1
+    written = _write_images(works, rows["row"].tolist(), source, graph[graph.image].channels, workers)
+    kept = [_without(rows, rejected, images.unusable) for images in written]
+    shared = [
+        list_shared(kept_rows, same_pictures(images.checksums, _open_images(work.cohort)))
+        for work, images, (kept_rows, _) in zip(works, written, kept, strict=True)
+    ]
+    for work, listed in zip(works, shared, strict=True):
+        if len(listed):
+            listed.to_csv(work.cohort / SHARED, index=False, lineterminator="\n")
+        if getattr(config, "shared_pixels", "refuse") == "refuse":
+            refuse_shared(listed, source.where, str(work.cohort / SHARED))
+    remarks = source.remarks()
     return [
-        _write_tables(work, graph, source, *_without(rows, rejected, positions))
-        for work, positions in zip(works, unusable, strict=True)
+        _write_tables(work, graph, source, *tables, _count_pixels(images, tables[0], listed, remarks))
+        for work, images, tables, listed in zip(works, written, kept, shared, strict=True)
     ]
 
 
@@ -108,8 +122,27 @@ def _without(
     return rows, rejected
 
 
+def _count_pixels(
+    images: PartialImages, rows: pd.DataFrame, shared: pd.DataFrame, remarks: Mapping[str, Collection[int]]
+) -> dict[str, int]:
+    """What should be told of the pixels kept: how many films each remark is true of, if any."""
+    kept = rows["row"].tolist()
+    remarked = {remark: len(set(of).intersection(kept)) for remark, of in remarks.items()}
+    counts = {LITTLE: images.dim} | remarked | count_shared(shared)
+    return {remark: n for remark, n in counts.items() if n}
+
+
+def _open_images(folder: Path) -> np.ndarray:
+    return np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+
+
 def _write_tables(
-    work: WorkingFolder, graph: Graph, source: Source, rows: pd.DataFrame, rejected: list[Rejected]
+    work: WorkingFolder,
+    graph: Graph,
+    source: Source,
+    rows: pd.DataFrame,
+    rejected: list[Rejected],
+    pixels: dict[str, int],
 ) -> dict[str, Any]:
     folder = work.cohort
     rows.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
@@ -124,6 +157,7 @@ def _write_tables(
         "read": len(rows) + len(rejected),
         "kept": {split: list(rows["split"]).count(split) for split in SPLITS},
         "rejected": count_by_reason(rejected),
+        "pixels": pixels,
         "data_hash": content_hash(folder),
         "versions": built_by(),
     }
@@ -135,14 +169,14 @@ def _write_tables(
 def _write_card(
     folder: Path, described: dict[str, Any], graph: Graph, rows: pd.DataFrame, rejected: pd.DataFrame
 ) -> None:
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False) if graph.image else None
+    images = _open_images(folder) if graph.image else None
     (folder / "card.html").write_text(render_card(described, graph, rows, rejected, images), "utf-8")
 
 
 def _write_images(
     works: Sequence[WorkingFolder], rows: list[int], source: Source, channels: int, workers: int
-) -> list[dict[int, Unusable]]:
-    """Write the images that can be used, in the order of `rows`; return the others by their position."""
+) -> list[PartialImages]:
+    """Write the images that can be used, in the order of `rows`; what is returned knows the others."""
     with ExitStack() as stack:
         partials = [
             stack.enter_context(closing(_partial(work, len(rows), (channels, work.size, work.size))))
@@ -160,7 +194,7 @@ def _write_images(
                 advance("", len(images))
         for partial in partials:
             partial.finish()
-    return [partial.unusable for partial in partials]
+    return partials
 
 
 def _partial(work: WorkingFolder, rows: int, shape: tuple[int, ...]) -> PartialImages:

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from causalcxr.data import histograms
-from causalcxr.data.concerns import find_concerns
+from causalcxr.data.concerns import balance, find_concerns, find_gaps
 from causalcxr.data.summary import label_counts, quantiles, split_sizes, spread
 from causalcxr.graph import Graph
 from causalcxr.support.html import page_template, png_source
@@ -29,7 +29,9 @@ def render_card(
     described: Mapping[str, Any], graph: Graph, manifest: pd.DataFrame, rejected: pd.DataFrame, images: Any
 ) -> str:
     """The card as HTML. `described` is what cohort.json says, `images` are uint8 `(N, C, H, W)`, None without."""
-    about = {key: value for key, value in described["source"].items() if key != "root"}
+    about = {key: value for key, value in described["source"].items() if key not in ("root", "noted")}
+    noted = manifest.attrs.get("noted", {}) | described["source"].get("noted", {})
+    alike = balance(graph, manifest)
     discrete = [name for name in graph.attributes if graph[name].is_discrete]
     continuous = [name for name in graph.attributes if name not in discrete]
     return page_template("causalcxr.data", "card.html.j2").render(
@@ -37,7 +39,11 @@ def render_card(
         about=about,
         graph=graph,
         race="race" in graph.variables,
-        concerns=find_concerns(graph, manifest, described["rejected"]),
+        concerns=[*find_concerns(graph, manifest, described["rejected"]), *find_gaps(graph, manifest)],
+        contradictions=noted,
+        pixels=described.get("pixels", {}),
+        balanced=[name for name, same in alike.items() if same],
+        unbalanced=[name for name, same in alike.items() if not same],
         sizes=split_sizes(manifest),
         counts={name: label_counts(graph[name], manifest) for name in discrete},
         quantiles={name: quantiles(graph[name], manifest) for name in continuous},

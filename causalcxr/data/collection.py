@@ -42,6 +42,7 @@ class Collection:
     table: pd.DataFrame
     unusable: dict[int, Unusable]
     about: dict[str, Any] = field(default_factory=dict)  # what was chosen: stored with the cohort
+    noted: dict[str, int] = field(default_factory=dict)  # what the card should tell, and how often it is so
     bits: Sequence[int] | None = None  # of each row's file, where the table states them
     inverted: Sequence[bool] | None = None  # the rows whose bones are dark
 
@@ -56,6 +57,8 @@ class Collection:
             "other": dict(config.other),
             **self.about,
         }
+        if noted := {sentence: count for sentence, count in self.noted.items() if count}:
+            about["noted"] = noted
         key = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
         where = f"{self.name} in '{self.root}'"
         channels = channels_of(graph)

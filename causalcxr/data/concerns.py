@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from causalcxr.data.summary import by_split, label_counts, split_sizes
 from causalcxr.data.table import SPLITS
 from causalcxr.graph import Graph, Variable
 
-__all__ = ["find_concerns"]
+__all__ = ["balance", "find_concerns", "find_gaps"]
 
 RARE = 0.05  # share of the rows below which a label is rare
 CONSTANT = 0.99  # share of the rows from which one value makes an attribute almost constant
@@ -20,6 +20,9 @@ NARROW = 0.01  # standard deviation as a share of the graph's range, below which
 FEW = 50  # patients, below which a split says little
 REJECTED = 0.5  # share of the rows read
 DIFFERENT = 0.1  # distance of two splits' laws, in shares of the rows
+NEXT_TO_NOBODY = 5  # patients of train, below which a combination of attributes can't be learned from
+BANDS = 3  # of a number that isn't in years: thirds of the rows
+WORST = 3  # combinations that are named
 FALSE_ALARM = 0.001  # at most, for each attribute and pair of splits, were their patients drawn from one law
 
 
@@ -32,6 +35,67 @@ def find_concerns(graph: Graph, manifest: pd.DataFrame, rejected: Mapping[str, i
         constant = list(_constant(variable, manifest))
         concerns += constant or [*_rare(variable, manifest), *_different(variable, manifest, patients)]
     return concerns
+
+
+def find_gaps(graph: Graph, manifest: pd.DataFrame) -> list[str]:
+    """Positivity: a line with the combinations of attributes that next to nobody of train has; none if all occur.
+
+    Ages count by decade, other numbers by third. The worst are those that the attributes by themselves would make
+    the most frequent.
+    """
+    train = manifest[manifest["split"] == "train"]
+    bands = {name: _bands(graph[name], np.asarray(train[name])) for name in graph.attributes}
+    if len(bands) < 2 or train.empty:
+        return []
+    shape = [len(labels) for labels, _ in bands.values()]
+    cell = np.ravel_multi_index([where for _, where in bands.values()], shape)
+    people = pd.factorize(train["patient_id"])[0]
+    counts = np.bincount(np.unique(np.stack([cell, people], axis=1), axis=0)[:, 0], minlength=math.prod(shape))
+    expected = np.ones(shape)
+    for axis, (labels, where) in enumerate(bands.values()):
+        share = np.bincount(where, minlength=len(labels)) / len(where)
+        expected *= share.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    thin = np.flatnonzero(counts < NEXT_TO_NOBODY)
+    if not len(thin):
+        return []
+    worst = sorted(thin.tolist(), key=lambda i: (-expected.flat[i] / (1 + counts[i]), i))[:WORST]
+    named = "; ".join(f"{_combination(bands, shape, i)} ({_count(int(counts[i]))})" for i in worst)
+    empty = int((counts == 0).sum())
+    return [
+        f"{len(thin):,} of {len(counts):,} combinations of {', '.join(bands)} have fewer than {NEXT_TO_NOBODY} "
+        f"patients in train ({empty:,} have none); what a model says there is extrapolated. Worst: {named}"
+    ]
+
+
+def _bands(variable: Variable, values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The names of the bands of an attribute, and the band of each row: its labels, decades, or thirds."""
+    if variable.is_discrete:
+        labels = list(variable.labels)
+        return [f"{variable.name} {label}" for label in labels], pd.Categorical(values, labels).codes.astype(int)
+    numbers = values.astype(np.float64)
+    if variable.unit == "years":
+        edges = 10 * np.arange(math.floor(numbers.min() / 10), math.floor(numbers.max() / 10) + 2)
+        names = [f"{variable.name} {low:g} to {low + 9:g}" for low in edges[:-1]]
+    else:
+        edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BANDS + 1)))
+        names = [f"{variable.name} {low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    names = names or [variable.name]
+    return names, np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(names) - 1)
+
+
+def _combination(bands: Mapping[str, tuple[list[str], np.ndarray]], shape: list[int], cell: int) -> str:
+    places = np.unravel_index(cell, shape)
+    return ", ".join(names[int(place)] for (names, _), place in zip(bands.values(), places, strict=True))
+
+
+def _count(people: int) -> str:
+    return "nobody" if people == 0 else f"{people} patient{'' if people == 1 else 's'}"
+
+
+def balance(graph: Graph, manifest: pd.DataFrame) -> dict[str, bool]:
+    """Of each attribute, whether its laws in train, val and test are alike, as far as their patients tell."""
+    patients = {split: patients for split, (_, patients) in split_sizes(manifest).items() if split in SPLITS}
+    return {name: not any(_different(graph[name], manifest, patients)) for name in graph.attributes}
 
 
 def _rejections(kept: int, rejected: Mapping[str, int]) -> Iterator[str]:

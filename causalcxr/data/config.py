@@ -9,7 +9,10 @@ from causalcxr.support.errors import ConfigError
 
 __all__ = ["SOURCES", "DataConfig", "check_config", "expand"]
 
-SOURCES = ("simulator", "folder", "morphomnist", "mimic", "chexpert", "nih", "padchest", "mira", "dicom")
+SOURCES = (
+    *("simulator", "folder", "dicom", "morphomnist"),
+    *("mimic", "chexpert", "chexpert_plus", "nih", "padchest", "brax", "taixray", "mira"),
+)
 
 
 @dataclass
@@ -18,7 +21,7 @@ class DataConfig:
 
     source: str = choice("simulator", SOURCES)
     root: str = ""  # folder that holds the images and the table; ~ and $VARIABLES are expanded
-    table: str = "metadata.csv"  # CSV, relative to root (folder, mira, dicom)
+    table: str = "metadata.csv"  # CSV or .xlsx, relative to root (folder, mira, dicom)
     cache: str = "cache"  # folder in which prepared cohorts are kept
     prepared: str = ""  # folder that `causalcxr data prepare` wrote; then no other key but size is read
     size: int = bounded(64, least=1)  # pixels a side
@@ -28,6 +31,16 @@ class DataConfig:
     uncertain: str = choice("reject", ("reject", "positive", "negative"))  # what a finding marked uncertain does
     views: list[str] = field(default_factory=lambda: ["AP", "PA"])  # projections that are kept; empty: all
     separator: str = "|"  # between the values of one cell ("Atelectasis|Effusion"); empty: a cell is one value
+    patient_spelling: str = choice(
+        "merge", ("merge", "exact")
+    )  # merge: 123, 123.0 and 0123, p7 and P7 are one person
+    shared_pixels: str = choice("refuse", ("refuse", "keep"))  # what a picture does that several patients share
+    hand_labels: str = choice("test", ("test", "all", "ignore"))  # mimic: films whose labels read by hand count
+    label_file: str = ""  # chexpert_plus: findings_fixed.json, impression_fixed.json or report_fixed.json
+    study_labels: str = choice("any", ("any", "all", "first"))  # chexpert_plus: films of one study that differ
+    open_age: float = bounded(87, least=0)  # brax: years that "85 or more" stands for; 0 rejects it
+    present_grade: int = bounded(1, least=1, most=4)  # taixray: the grade from which a finding is present
+    sides: str = choice("any", ("any", "both", "left", "right"))  # taixray: the lungs in which it must be present
     validation_fraction: float = bounded(0.1, above=0, below=1)  # of the patients, without a split column
     test_fraction: float = bounded(0.2, above=0, below=1)  # the same; Morpho-MNIST has its own test part
     split_seed: int = bounded(0, least=0)  # which patients these are

@@ -1,32 +1,41 @@
 """One DICOM file: the few tags that are needed, and its pixels as they are meant to be shown.
 
-The way to the screen is the standard's (PS3.3 C.11): stored values, modality LUT or rescale, VOI LUT or window,
-inversion of MONOCHROME1. The result is scaled by the range that the header gives, never by the image's own.
+The result is scaled by the range that the header gives, never by the image's own.
 """
 
 import logging
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.uid import DigitalXRayImageStorageForProcessing
 
-from causalcxr.data.images import broken, centre_square, constant, resize
+from causalcxr.data.dicom_levels import levels_of
+from causalcxr.data.dicom_words import is_compressed, read_codes, transfer_syntax
+from causalcxr.data.downloads import partial_download
+from causalcxr.data.images import broken, centre_square, constant, resize, too_large
 from causalcxr.data.source import Unusable
 
 __all__ = ["TAGS", "read_dicom", "read_tags", "shown_levels"]
 
-TAGS = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "StudyDate", "SOPInstanceUID")
+TAGS = (
+    *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "StudyDate", "SOPInstanceUID"),
+    *("PhotometricInterpretation", "PresentationLUTShape"),
+)
 GREY = ("MONOCHROME1", "MONOCHROME2")
+PROCESSING = "FOR PROCESSING"
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what is broken is counted; no traceback is needed
 
 
 def read_tags(path: Path) -> dict[str, str] | Unusable:
     """TAGS as text, empty where absent; nothing else of the header is kept."""
+    if problem := partial_download(path):
+        return problem
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
         return {tag: str(header.get(tag) or "").strip() for tag in TAGS}
@@ -34,11 +43,19 @@ def read_tags(path: Path) -> dict[str, str] | Unusable:
         return broken(path, error)
 
 
-def read_dicom(path: Path, sizes: Sequence[int], channels: int) -> list[np.ndarray | Unusable]:
-    """The image as it is meant to be shown, `uint8 (channels, size, size)` of each size; or why it is unusable."""
+def read_dicom(
+    path: Path, sizes: Sequence[int], channels: int, for_processing: bool = False
+) -> list[np.ndarray | Unusable]:
+    """The image as it is meant to be shown, `uint8 (channels, size, size)` of each size; or why it is unusable.
+
+    A film that is FOR PROCESSING, which no person was to look at, is unusable unless `for_processing`.
+    """
+    if problem := partial_download(path):
+        return [problem] * len(sizes)
     try:
-        file = dcmread(path)
-        if problem := _unusable(file, path):
+        content = BytesIO(path.read_bytes())  # an impossible length in it can't ask for more memory
+        file = dcmread(content)
+        if problem := _unusable(file, path, for_processing):
             return [problem] * len(sizes)
         square = centre_square(Image.fromarray(shown_levels(file)))
         images = [resize(square, size, channels) for size in sizes]
@@ -53,53 +70,44 @@ def read_dicom(path: Path, sizes: Sequence[int], channels: int) -> list[np.ndarr
 
 def shown_levels(file: Dataset) -> np.ndarray:
     """Levels 0 to 255, float32 `(H, W)`. Of several windows or LUTs the first is taken."""
-    values = apply_modality_lut(file.pixel_array, file)
-    if file.get("VOILUTSequence"):
-        values = apply_voi_lut(np.rint(values).astype(np.int64), file)
-        low, high = 0.0, 2.0 ** file.VOILUTSequence[0].LUTDescriptor[2] - 1
-    else:
-        low, high = _range(file)
-        if not _has_window(file):
-            low, high = min(low, high), max(low, high)
-        values = apply_voi_lut(values, file)
-    levels = (255 / (high - low) * (values - low)).astype(np.float32)
-    return 255 - levels if file.PhotometricInterpretation == "MONOCHROME1" else levels
+    return levels_of(read_codes(file), file)
 
 
-def _range(file: Dataset) -> tuple[float, float]:
-    """What the lowest and the highest storable value become; pydicom's windows end there (PS3.3 C.11.2.1.2)."""
-    if file.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** file.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    signed = file.PixelRepresentation == 1
-    low = -(2.0 ** (file.BitsStored - 1)) if signed else 0.0
-    high = low + 2.0**file.BitsStored - 1
-    if "RescaleSlope" in file and "RescaleIntercept" in file:
-        slope, intercept = float(file.RescaleSlope), float(file.RescaleIntercept)
-        return low * slope + intercept, high * slope + intercept
-    return low, high
-
-
-def _has_window(file: Dataset) -> bool:
-    return file.get("WindowCenter") is not None and file.get("WindowWidth") is not None
-
-
-def _unusable(file: Dataset, path: Path) -> Unusable | None:
+def _unusable(file: Dataset, path: Path, for_processing: bool) -> Unusable | None:
     """What can't be a radiograph, or can't be decoded here."""
-    if "PixelData" not in file:
+    if not file.get("PixelData"):
         return Unusable("no pixels", f"'{path}' has no pixel data")
     if (frames := int(file.get("NumberOfFrames") or 1)) > 1:
         return Unusable("multi-frame", f"'{path}' has {frames} frames; a radiograph has one: split the file")
-    if (kind := file.get("PhotometricInterpretation", "")) not in GREY:
-        return Unusable(
-            "not greyscale", f"'{path}' is {kind or 'of no stated kind'}, expected {' or '.join(GREY)}"
-        )
-    syntax = file.file_meta.TransferSyntaxUID
-    if syntax.is_compressed:
-        try:
-            decoder = get_decoder(syntax)
-        except NotImplementedError:
-            return Unusable("no decoder", f"'{path}': {syntax.name} is none that pydicom decodes")
-        if not decoder.is_available:
-            hint = "pip install 'causalcxr[dicom]'"
-            return Unusable("no decoder", f"'{path}': no package that decodes {syntax.name} is installed; {hint}")
+    kind, samples = file.get("PhotometricInterpretation") or "of no stated kind", file.get("SamplesPerPixel", 1)
+    if kind not in GREY or samples != 1:
+        found = kind if kind not in GREY else f"{kind} with {samples} samples a pixel"
+        return Unusable("not greyscale", f"'{path}' is {found}, expected {' or '.join(GREY)}")
+    if not for_processing and _is_for_processing(file):
+        detail = f"'{path}' is {PROCESSING}, expected FOR PRESENTATION; ask the archive for that one"
+        return Unusable("for processing", detail)
+    if problem := too_large(path, int(file.Columns), int(file.Rows)):
+        return problem
+    return _not_decodable(file, path)
+
+
+def _is_for_processing(file: Dataset) -> bool:
+    intent = str(file.get("PresentationIntentType") or "").strip().upper()
+    return intent == PROCESSING or (not intent and file.get("SOPClassUID") == DigitalXRayImageStorageForProcessing)
+
+
+def _not_decodable(file: Dataset, path: Path) -> Unusable | None:
+    syntax = transfer_syntax(file)
+    if syntax is None and is_compressed(file):
+        detail = f"'{path}' names no transfer syntax and is compressed; ask the archive to send it again"
+        return Unusable("no transfer syntax", detail)
+    if syntax is None or (syntax.is_transfer_syntax and not is_compressed(file)):
+        return None
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return Unusable("no decoder", f"'{path}': {syntax.name} is none that pydicom decodes")
+    if not decoder.is_available:
+        hint = "pip install 'causalcxr[dicom]'"
+        return Unusable("no decoder", f"'{path}': no package that decodes {syntax.name} is installed; {hint}")
     return None

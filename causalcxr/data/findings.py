@@ -5,6 +5,7 @@ else it shows; one with none of them shows another finding, and is rejected unle
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,17 @@ from causalcxr.data.source import Unusable
 from causalcxr.graph import Graph
 from causalcxr.support.errors import DataError, nearest
 
-__all__ = ["CHEXPERT_FINDINGS", "Mentions", "Statements", "label_findings", "lists", "marks"]
+__all__ = [
+    "CHEXPERT_FINDINGS",
+    "Mentions",
+    "Statements",
+    "label_findings",
+    "lists",
+    "marks",
+    "one_mark_a_study",
+    "prevalence",
+    "replaced",
+]
 
 CHEXPERT_FINDINGS = (
     "No Finding",
@@ -38,6 +49,7 @@ CHEXPERT_FINDINGS = (
 NEGATIVE, POSITIVE, UNCERTAIN, ODD = range(4)
 MARKS = {"": NEGATIVE, "0": NEGATIVE, "0.0": NEGATIVE, "1": POSITIVE, "1.0": POSITIVE}  # blank: not mentioned
 MARKS |= {"-1": UNCERTAIN, "-1.0": UNCERTAIN}
+RANKS, RANKED = (NEGATIVE, UNCERTAIN, POSITIVE), ("0", "-1", "1")  # from no to yes
 OTHER = "other finding"
 
 
@@ -71,6 +83,48 @@ def marks(columns: Mapping[str, pd.Series], where: str) -> Statements:
     keys, which = np.unique(key, return_inverse=True)
     said = [{finding: key // ODD**place % ODD for place, finding in enumerate(columns)} for key in keys.tolist()]
     return Statements(which, [Mentions(_marked(marks, POSITIVE), _marked(marks, UNCERTAIN)) for marks in said])
+
+
+def one_mark_a_study(
+    columns: Mapping[str, pd.Series], studies: pd.Series, how: str
+) -> tuple[dict[str, pd.Series], int]:
+    """The marks of all films of a study made one, as `marks` takes them, and how many studies had several.
+
+    `any`: positive if one film is, else uncertain if one is. `all`: positive if all are, negative if one is.
+    `first`: those of the study's first film. Marks that aren't any are left for `marks` to refuse.
+    """
+    group, names = pd.factorize(studies)
+    differing = np.zeros(len(names), dtype=bool)
+    agreed = {}
+    for finding, cells in columns.items():
+        if not cells.isin(list(MARKS)).all():
+            agreed[finding] = cells
+            continue
+        ranks = cells.map({cell: RANKS.index(mark) for cell, mark in MARKS.items()}).to_numpy(dtype=np.int64)
+        least, most = np.full(len(names), len(RANKS)), np.zeros(len(names), dtype=np.int64)
+        np.minimum.at(least, group, ranks)
+        np.maximum.at(most, group, ranks)
+        differing |= least != most
+        first = ranks[np.unique(group, return_index=True)[1]]
+        chosen = {"any": most, "all": least, "first": first}[how][group]
+        agreed[finding] = pd.Series(np.array(RANKED)[chosen], dtype=str)
+    return agreed, int(differing.sum())
+
+
+def replaced(statements: Statements, rows: np.ndarray, better: Statements, better_rows: np.ndarray) -> Statements:
+    """What is said of each image: `better` where it has a row (not -1), else the other."""
+    which = np.where(better_rows < 0, statements.which[rows], better.which[better_rows] + len(statements.distinct))
+    return Statements(which, [*statements.distinct, *better.distinct])
+
+
+def prevalence(statements: Statements) -> dict[str, str]:
+    """The share of the images of which each finding is said, the most frequent first."""
+    counts = np.bincount(statements.which, minlength=len(statements.distinct))
+    found = Counter()
+    for mentions, count in zip(statements.distinct, counts.tolist(), strict=True):
+        found.update(dict.fromkeys(mentions.positive, count))
+    total = max(1, len(statements.which))
+    return {finding: f"{100 * count / total:.1f} %" for finding, count in found.most_common() if count}
 
 
 def lists(cells: pd.Series, names: dict[str, str]) -> Statements:

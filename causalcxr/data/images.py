@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from causalcxr.data.source import Unusable
+from causalcxr.data.downloads import partial_download
+from causalcxr.data.image_levels import MODES, OpenedImage
+from causalcxr.data.source import Unusable, UnusableError
 
-__all__ = ["broken", "centre_square", "constant", "read_image", "read_sizes", "resize"]
+__all__ = ["MODES", "broken", "centre_square", "constant", "read_image", "read_sizes", "resize", "too_large"]
 
-MODES = {1: "L", 3: "RGB"}
+MOST_PIXELS = 89_478_485  # above this Pillow warns of a decompression bomb; a film has up to 25 million
+TOO_LARGE = "too large"
+
 GAP = 4  # a JPEG may be decoded at a fraction of its size, as long as this many pixels make one of the result
 
 
@@ -19,10 +23,10 @@ def read_image(
 ) -> np.ndarray | Unusable:
     """Any Pillow-readable image as `uint8 (channels, size, size)`, or why it can't be used.
 
-    The largest centred square is kept, so the aspect ratio is. Palette, colour and transparency are converted to
-    grey (or grey to colour); 16 bits are scaled by their full range, 0..65535 to 0..255, never by the image's own.
-    A file said to keep fewer `bits` in 16 is scaled by the range of these, unless it has higher levels. `inverted`
-    is an image whose bones are dark.
+    The largest centred square is kept, so the aspect ratio is. Palette and colour are converted to grey (or grey
+    to colour), transparency is laid over black, an orientation tag is followed; 16 bits are scaled by their full
+    range, 0..65535 to 0..255, never by the image's own. A file said to keep fewer `bits` in 16 is scaled by the
+    range of these, unless it has higher levels. `inverted` is an image whose bones are dark.
     """
     return read_sizes(path, (size,), channels, bits, inverted)[0]
 
@@ -31,6 +35,8 @@ def read_sizes(
     path: Path, sizes: Sequence[int], channels: int, bits: int = 16, inverted: bool = False
 ) -> list[np.ndarray | Unusable]:
     """What `read_image` gives for each of the sizes; decoded once (a JPEG once at each fraction)."""
+    if problem := partial_download(path):
+        return [problem] * len(sizes)
     decoded: dict[tuple[int, int], Image.Image] = {}
     return [_read(path, size, channels, bits, inverted, decoded) for size in sizes]
 
@@ -40,12 +46,15 @@ def _read(
 ) -> np.ndarray | Unusable:
     """`decoded` keeps the centre squares of the file by the resolution that the decoder was asked for."""
     try:
-        with Image.open(path) as image:  # reads the header only
-            if isinstance(image, ImageFile.ImageFile):
-                image.draft(None, (GAP * size, GAP * size))  # several times faster for large JPEGs
-            resolution = image.size
+        with path.open("rb") as file:
+            opened = OpenedImage(file)  # reads the header only
+            if problem := too_large(path, *opened.image.size):
+                return problem
+            if isinstance(opened.image, ImageFile.ImageFile):
+                opened.image.draft(None, (GAP * size, GAP * size))  # several times faster for large JPEGs
+            resolution = opened.image.size
             if resolution not in decoded:
-                decoded[resolution] = centre_square(_grey_or_colour(image, channels, bits))
+                decoded[resolution] = centre_square(opened.levels(channels, bits))
         pixels = resize(decoded[resolution], size, channels)
     except FileNotFoundError:
         return Unusable("missing file", f"no file '{path}'")
@@ -60,7 +69,19 @@ def _read(
 
 def broken(path: Path, error: Exception) -> Unusable:
     """Unusable for what a decoder said of the file, in one line."""
-    return Unusable("broken image", " ".join(f"'{path}': {error or type(error).__name__}".split()))
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        reason = TOO_LARGE
+    else:
+        reason = error.reason if isinstance(error, UnusableError) else "broken image"
+    said = str(error) or type(error).__name__
+    return Unusable(reason, " ".join(f"'{path}': {said}".split()))
+
+
+def too_large(path: Path, width: int, height: int) -> Unusable | None:
+    """Unusable if its header declares more pixels than any film has, before memory is taken for them."""
+    if width * height > MOST_PIXELS:
+        return Unusable(TOO_LARGE, f"'{path}' is {width:,} x {height:,} pixels; expected at most {MOST_PIXELS:,}")
+    return None
 
 
 def constant(pixels: np.ndarray, path: str) -> Unusable | None:
@@ -84,18 +105,3 @@ def resize(image: Image.Image, size: int, channels: int) -> np.ndarray:
         resized = np.rint(resized.clip(0, 255)).astype(np.uint8)
     resized = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
     return np.broadcast_to(resized, (channels, size, size))
-
-
-def _grey_or_colour(image: Image.Image, channels: int, bits: int) -> Image.Image:
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _more_than_eight_bits(image, bits)
-    return image.convert(MODES[channels])
-
-
-def _more_than_eight_bits(image: Image.Image, bits: int) -> Image.Image:
-    levels = np.asarray(image).astype(np.float32)
-    low, high = levels.min(), levels.max()
-    if not (low >= 0 and high <= 2**16 - 1):
-        raise ValueError(f"levels {low:g} to {high:g} of mode {image.mode} are not 8 or 16 bits")
-    full = 2**bits - 1 if high <= 2**bits - 1 else 2**16 - 1
-    return Image.fromarray(levels * (255 / full))

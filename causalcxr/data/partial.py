@@ -1,7 +1,7 @@
 """An images.npy that grows chunk by chunk and outlives a kill: a journal beside it says which rows are done.
 
-A chunk is first appended to the images and then noted in the journal with its checksum, so that whatever stands
-in the journal stands in the images. What a dead process wrote after its last note is cut off.
+A chunk is first appended to the images and then noted in the journal with the checksum of each image, so that
+whatever stands in the journal stands in the images. What a dead process wrote after its last note is cut off.
 """
 
 import json
@@ -17,16 +17,20 @@ from causalcxr.data.source import Unusable
 
 __all__ = ["PartialImages"]
 
+LITTLE = 64  # of 256 levels
+
 
 class PartialImages:
     """The images of `rows` rows in `path`, as far as they are done; unusable rows leave no gap.
 
-    `done` counts the rows that need not be read again; `unusable` has those without an image, by position.
+    `done` counts the rows that need not be read again; `unusable` has those without an image, by position. Of the
+    images kept, `checksums` has the CRC-32 and `dim` counts those that use little of the levels there are.
     """
 
     def __init__(self, path: Path, journal: Path, rows: int, shape: tuple[int, ...]):
         self.rows, self.shape = rows, shape
-        self.done, self.kept = 0, 0
+        self.done, self.kept, self.dim = 0, 0, 0
+        self._checksums = bytearray()
         self.unusable: dict[int, Unusable] = {}
         for file in (path, journal):
             file.touch()
@@ -44,10 +48,16 @@ class PartialImages:
         usable = [image for image in images if isinstance(image, np.ndarray)]
         assert all(image.shape == self.shape and image.dtype == np.uint8 for image in usable), self.shape
         content = b"".join(image.tobytes() for image in usable)
-        note = {"rows": len(images), "unusable": unusable, "crc": zlib.crc32(content)}
+        checksums = _checksums(content, self._bytes)
+        note = {"rows": len(images), "unusable": unusable, "checksums": checksums.hex(), "dim": self._dim(content)}
         _write(self._images, content)
         _write(self._journal, _line(note))
         self._count(note)
+
+    @property
+    def checksums(self) -> np.ndarray:
+        """Of each image kept, uint32 `(N,)`; equal images have equal ones."""
+        return np.frombuffer(bytes(self._checksums), "<u4")
 
     def finish(self) -> None:
         """Give the file the header that fits what was kept, and flush it to disk."""
@@ -78,7 +88,8 @@ class PartialImages:
                 break
             n = (note["rows"] - len(note["unusable"])) * self._bytes
             content = _read(self._images, n)
-            if not line.endswith(b"\n") or len(content) < n or zlib.crc32(content) != note["crc"]:
+            whole = line.endswith(b"\n") and len(content) == n
+            if not whole or _checksums(content, self._bytes).hex() != note["checksums"]:
                 break
             self._count(note)
             length, start = length + len(line), start + n
@@ -89,6 +100,13 @@ class PartialImages:
         self.unusable |= {int(position): Unusable(*why) for position, why in note["unusable"].items()}
         self.done += note["rows"]
         self.kept = self.done - len(self.unusable)
+        self.dim += note["dim"]
+        self._checksums += bytes.fromhex(note["checksums"])
+
+    def _dim(self, content: bytes) -> int:
+        """How many of the images use less than LITTLE of the levels."""
+        levels = np.frombuffer(content, np.uint8).reshape(-1, self._bytes)
+        return int((levels.max(axis=1) - levels.min(axis=1) < LITTLE).sum()) if len(levels) else 0
 
     @property
     def _bytes(self) -> int:
@@ -98,6 +116,13 @@ class PartialImages:
         """numpy leaves room for a number of rows that changes, so the images begin at the same place."""
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *self.shape)}
         np.lib.format.write_array_header_1_0(self._images, header)
+
+
+def _checksums(content: bytes, size: int) -> bytes:
+    """CRC-32 of every image of `size` bytes, 4 bytes each."""
+    starts = range(0, len(content), size)
+    view = memoryview(content)
+    return np.array([zlib.crc32(view[start : start + size]) for start in starts], "<u4").tobytes()
 
 
 def _line(value: Any) -> bytes:

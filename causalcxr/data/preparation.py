@@ -16,7 +16,9 @@ from pathlib import Path
 from causalcxr.data.building import FORMAT, build, describe_variables
 from causalcxr.data.cohort import Cohort, Split, open_folder
 from causalcxr.data.config import DataConfig, check_config, expand
+from causalcxr.data.readers.brax import brax_source
 from causalcxr.data.readers.chexpert import chexpert_source
+from causalcxr.data.readers.chexpert_plus import chexpert_plus_source
 from causalcxr.data.readers.dicom import dicom_source
 from causalcxr.data.readers.folder import folder_source
 from causalcxr.data.readers.mimic import mimic_source
@@ -25,6 +27,7 @@ from causalcxr.data.readers.morphomnist import morphomnist_source
 from causalcxr.data.readers.nih import nih_source
 from causalcxr.data.readers.padchest import padchest_source
 from causalcxr.data.readers.simulated import simulator_source
+from causalcxr.data.readers.taixray import taixray_source
 from causalcxr.data.source import Source
 from causalcxr.data.working_folder import WorkingFolder, lock, remove_leftovers, working_folder
 from causalcxr.graph import Graph
@@ -40,8 +43,11 @@ READERS = {
     "morphomnist": morphomnist_source,
     "mimic": mimic_source,
     "chexpert": chexpert_source,
+    "chexpert_plus": chexpert_plus_source,
     "nih": nih_source,
     "padchest": padchest_source,
+    "brax": brax_source,
+    "taixray": taixray_source,
     "mira": mira_source,
     "dicom": dicom_source,
 }
@@ -114,6 +120,7 @@ def _key(config: DataConfig, graph: Graph, source: Source) -> str:
         "other": dict(config.other),
         "separator": config.separator,
         "splits": [config.validation_fraction, config.test_fraction, config.split_seed],
+        "people": [config.patient_spelling, config.shared_pixels],
         "variables": describe_variables(graph),
         "image": graph.image,
         "about": source.about,

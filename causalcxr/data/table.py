@@ -1,17 +1,19 @@
 """A source's table to rows that can be used: columns found, labels and numbers read, splits assigned."""
 
 import hashlib
-import zlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from causalcxr.data.config import DataConfig
+from causalcxr.data.people import years
+from causalcxr.data.same import Names, contradictions, one_name_each, shared_files
 from causalcxr.data.source import Source, Unusable
+from causalcxr.data.table_file import read_table
 from causalcxr.graph import Graph, Variable
 from causalcxr.support.errors import DataError, nearest
 
@@ -19,8 +21,11 @@ __all__ = ["SPLITS", "Rejected", "find_columns", "patient_uniform", "read_table"
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {"valid": "val", "validate": "val", "validation": "val"}
+OF_A_PERSON = ("sex", "race", "ethnicity")  # what one person has one of
 FIXED = ("row", "path", "patient_id", "split")  # the manifest's own columns
-BLANK = ("", "nan", "na", "n/a", "null", "none")  # what tables write where nothing is known
+BLANK = ("", "nan", "na", "n/a", "#n/a", "null", "none")  # what tables write where nothing is known
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
+COMMA = re.compile(r"[+-]?(\d*),(\d+)")  # 45,5 in the tables of many countries; 1,234 may be either
 
 
 class Rejected(NamedTuple):
@@ -32,44 +37,29 @@ class Rejected(NamedTuple):
     detail: str
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV, or one compressed as `.csv.gz`, as text, nothing guessed.
-
-    Raises DataError: missing, not a CSV, cut short, empty, or a column named twice.
-    """
-    try:
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"no table '{path}'; set data.root and data.table") from None
-    except (OSError, ValueError, EOFError, zlib.error) as error:  # pandas' own errors are ValueErrors
-        raise DataError(f"table '{path}' can't be read as CSV: {' '.join(str(error).split())}") from None
-    header = [str(name).strip() for name in cells.iloc[0]]
-    for name in header:
-        if header.count(name) > 1:
-            raise DataError(f"table '{path}' has the column '{name}' twice; rename one")
-    table = cells.iloc[1:].reset_index(drop=True)
-    table.columns = header
-    if table.empty:
-        raise DataError(f"table '{path}' has a header and no rows")
-    return table
-
-
 def find_columns(config: DataConfig, graph: Graph, table: pd.DataFrame, where: str) -> dict[str, str]:
-    """What we need (path, patient_id, split, attributes) to the column that has it.
+    """What we need (path, patient_id, split, study_id, attributes) to the column that has it.
 
-    `path` is needed only for a graph with an image. `split` is absent from the result if the table has none and
-    the configuration names none. Raises DataError: unknown key, missing column, a column used twice.
+    `path` is needed only for a graph with an image. `split` and `study_id` are absent from the result if the table
+    has none and the configuration names none. Names may differ in case where only one column then fits.
+    Raises DataError: unknown key, missing column, a column used twice.
     """
-    wanted = (*(("path",) if graph.image else ()), "patient_id", "split", *graph.attributes)
+    optional = [key for key in ("split", "study_id") if key not in graph.attributes]
+    wanted = (*(("path",) if graph.image else ()), "patient_id", *optional, *graph.attributes)
     for attribute in graph.attributes:
         if attribute in FIXED:
             raise DataError(f"graph '{graph.name}': the attribute '{attribute}' has the name of a manifest column")
     for key in config.columns:
         if key not in wanted:
             raise DataError(f"data.columns: '{key}' is nothing that is needed; {nearest(key, wanted)}")
-    columns = {key: config.columns.get(key, key) for key in wanted}
-    if "split" not in config.columns and "split" not in table.columns:
-        del columns["split"]
+    columns = {key: _in_any_case(config.columns.get(key, key), table.columns) for key in wanted}
+    for key in optional:
+        if key not in config.columns and columns[key] not in table.columns:
+            del columns[key]
+    if "study_id" in optional and "study_id" not in config.columns and "study_id" in columns:
+        others = [column for key, column in columns.items() if key != "study_id"]
+        if columns["study_id"] in others:  # a table without people, its studies taken for them
+            del columns["study_id"]
     for key, column in columns.items():
         if column not in table.columns:
             hint = nearest(column, table.columns)
@@ -80,11 +70,19 @@ def find_columns(config: DataConfig, graph: Graph, table: pd.DataFrame, where: s
     return columns
 
 
+def _in_any_case(name: str, names: Collection[str]) -> str:
+    """The one of `names` that is written so, or the only one that is when case is ignored; else `name`."""
+    alike = [each for each in names if each.casefold() == name.casefold()]
+    return name if name in names or len(alike) != 1 else alike[0]
+
+
 def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.DataFrame, list[Rejected]]:
     """The usable rows (row, path, patient_id, split, attributes) and the rejected ones, in the order of the table.
 
-    Discrete attributes are labels of the graph, continuous ones float32. Images have not been looked at yet.
-    Raises DataError: unknown split name, a patient in two splits, a mapping of an unknown attribute or label.
+    Discrete attributes are labels of the graph, continuous ones float32. Images have not been looked at yet. One
+    person has one patient_id, however the table writes it. `attrs["noted"]` of the rows counts what contradicts
+    itself, by a sentence. Raises DataError: unknown split name, a patient in two splits under any spelling, a file
+    of several people in two splits, a mapping of an unknown attribute or label.
     """
     table = source.table()
     columns = find_columns(config, graph, table, source.where)
@@ -98,12 +96,12 @@ def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.Da
             raise DataError(
                 f"data.other.{name}: no label '{label}' in the graph; {nearest(label, graph[name].labels)}"
             )
-    fixed = _fixed_columns(config, table, columns, source.where)
+    fixed, names = _fixed_columns(config, table, columns, source.where)
     known_unusable = source.unusable()
-    values = {
-        name: _read_column(_text(table, columns[name]), _cell_reader(config, graph[name]))
-        for name in graph.attributes
-    }
+    values = {}
+    for name in graph.attributes:
+        cells = _text(table, columns[name])
+        values[name] = _read_column(cells, _cell_reader(config, graph[name], cells))
     usable: list[int] = []
     rejected: list[Rejected] = []
     for row in _first_of_each_split(fixed["split"], config.limit):
@@ -119,21 +117,37 @@ def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.Da
     for name in graph.attributes:
         if not graph[name].is_discrete:
             kept[name] = np.array(kept[name], dtype=np.float32)
-    return pd.DataFrame({"row": usable} | kept), rejected
+    rows = pd.DataFrame({"row": usable} | kept)
+    noted = names.noted(set(kept["patient_id"]))
+    if graph.image:
+        noted |= shared_files(rows, source, config.shared_pixels == "refuse")
+    studies = _text(table, columns["study_id"]) if "study_id" in columns else None
+    noted |= contradictions(rows, _constant(config, graph), _discrete(graph), studies)
+    rows.attrs["noted"] = {sentence: count for sentence, count in noted.items() if count}
+    return rows, rejected
+
+
+def _constant(config: DataConfig, graph: Graph) -> list[str]:
+    """The attributes that one person has one of, as far as a form knows."""
+    return [name for name in _discrete(graph) if {name, config.columns.get(name)} & set(OF_A_PERSON)]
+
+
+def _discrete(graph: Graph) -> list[str]:
+    return [name for name in graph.attributes if graph[name].is_discrete]
 
 
 def _fixed_columns(
     config: DataConfig, table: pd.DataFrame, columns: dict[str, str], where: str
-) -> dict[str, list[str]]:
-    """Path, patient_id and split of every row; an empty text where the table has nothing."""
+) -> tuple[dict[str, list[str]], Names]:
+    """Path, patient_id and split of every row, an empty text where the table has nothing; and who is who."""
     paths = _text(table, columns["path"]) if "path" in columns else [""] * len(table)
-    patients = _text(table, columns["patient_id"])
+    names = one_name_each(_text(table, columns["patient_id"]), config.patient_spelling == "merge", where)
     if "split" in columns:
         splits = _named_splits(_text(table, columns["split"]), columns["split"], where)
-        _refuse_shared_patients(patients, splits, where)
+        names.refuse_shared(splits)
     else:
-        splits = _read_column(patients, _split_of_patient(config))
-    return {"path": paths, "patient_id": patients, "split": splits}
+        splits = _read_column(names.keys, _split_of_patient(config))
+    return {"path": paths, "patient_id": names.people, "split": splits}, names
 
 
 def _text(table: pd.DataFrame, column: str) -> list[str]:
@@ -146,12 +160,14 @@ def _read_column(cells: list[str], read: Callable[[str], Any]) -> list[Any]:
     return [known[cell] for cell in cells]
 
 
-def _cell_reader(config: DataConfig, variable: Variable) -> Callable[[str], Any]:
+def _cell_reader(config: DataConfig, variable: Variable, cells: list[str]) -> Callable[[str], Any]:
+    """What reads one cell of a column; the column's other cells tell what a comma in a number means."""
     name = variable.name
     if not variable.is_discrete:
         if name in config.labels:
             raise DataError(f"data.labels: '{name}' is continuous in the graph and has no labels")
-        return lambda cell: _number(cell, variable)
+        decimal = any(_is_decimal(cell) for cell in set(cells))
+        return lambda cell: _number(cell, variable, decimal)
     mapping = config.labels.get(name) or {label: label for label in variable.labels}
     for value, label in mapping.items():
         if label not in variable.labels:
@@ -159,12 +175,24 @@ def _cell_reader(config: DataConfig, variable: Variable) -> Callable[[str], Any]
                 f"data.labels.{name}: '{value}' is mapped to '{label}', which is no label of the graph; "
                 f"{nearest(label, variable.labels)}"
             )
-    return lambda cell: _label(cell, name, mapping, config.separator, config.other.get(name))
+    in_any_case = _without_case(mapping)
+    return lambda cell: _label(cell, name, mapping, in_any_case, config.separator, config.other.get(name))
 
 
-def _label(cell: str, name: str, mapping: dict[str, str], separator: str, other: str | None) -> str | Unusable:
+def _without_case(mapping: dict[str, str]) -> dict[str, str]:
+    """Values without their case to the label, where they have only one."""
+    labels: dict[str, set[str]] = {}
+    for value, label in mapping.items():
+        labels.setdefault(value.casefold(), set()).add(label)
+    return {value: label for value, (label, *others) in labels.items() if not others}
+
+
+def _label(
+    cell: str, name: str, mapping: dict[str, str], in_any_case: dict[str, str], separator: str, other: str | None
+) -> str | Unusable:
     members = [member.strip() for member in cell.split(separator)] if separator else [cell]
-    found = list(dict.fromkeys(mapping[member] for member in members if member in mapping))
+    read = [mapping.get(member) or in_any_case.get(member.casefold()) for member in members]
+    found = list(dict.fromkeys(label for label in read if label is not None))
     if len(found) == 1:
         return found[0]
     if found:
@@ -174,12 +202,24 @@ def _label(cell: str, name: str, mapping: dict[str, str], separator: str, other:
     return other or Unusable("other value", f"{name}: '{cell}' maps to no label")
 
 
-def _number(cell: str, variable: Variable) -> np.float32 | Unusable:
+def _is_decimal(cell: str) -> bool:
+    """Whether the comma in a number can only be a decimal one: 45,5 and 0,125, but not 1,234."""
+    found = COMMA.fullmatch(cell)
+    return found is not None and (len(found[2]) != 3 or not 1 <= len(found[1].lstrip("0")) <= 3)
+
+
+def _number(cell: str, variable: Variable, decimal: bool) -> np.float32 | Unusable:
     if cell.lower() in BLANK:
         return Unusable("blank value", f"{variable.name} is empty")
-    try:
+    number = years(cell) if variable.unit == "years" else None
+    if number is None and COMMA.fullmatch(cell):
+        if not decimal:
+            text = f"{variable.name}: '{cell}' has a comma that may part decimals or thousands; write a point"
+            return Unusable("not a number", text)
+        cell = cell.replace(",", ".")
+    if number is None and NUMBER.fullmatch(cell):
         number = float(cell)
-    except ValueError:
+    if number is None:
         return Unusable("not a number", f"{variable.name}: '{cell}'")
     low, high = variable.bounds
     if not low <= number <= high:
@@ -196,14 +236,6 @@ def _named_splits(cells: list[str], column: str, where: str) -> list[str]:
         return SPLIT_NAMES.get(cell.lower(), "")
 
     return _read_column(cells, split_of)
-
-
-def _refuse_shared_patients(patients: list[str], splits: list[str], where: str) -> None:
-    split_of: dict[str, str] = {}
-    for patient, split in zip(patients, splits, strict=True):
-        if patient and split and split_of.setdefault(patient, split) != split:
-            both = f"{split_of[patient]} and {split}"
-            raise DataError(f"{where}: patient '{patient}' is in {both}; a patient belongs to one split")
 
 
 def _split_of_patient(config: DataConfig) -> Callable[[str], str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from causalcxr.data.shared_pixels import SharedPixelsError
 from causalcxr.support.errors import DataError
 
 __all__ = ["WorkingFolder", "built_by", "lock", "remove_leftovers", "working_folder"]
@@ -55,12 +56,15 @@ def working_folder(work: WorkingFolder) -> Iterator[None]:
     """Make the working folder, or take up the one of a killed process; move its cohort into place at the end.
 
     A folder of another key, or of another version of what makes the content, is removed first. After an error it
-    is kept only if images in it are done; after a DataError, which would come again, it never is.
+    is kept only if images in it are done; after a DataError, which would come again, it never is, but for one that
+    a setting resolves.
     """
     try:
         _take_up(work)
         yield
         work.cohort.rename(work.place)
+    except SharedPixelsError:
+        raise
     except DataError:
         _remove(work.folder)
         raise

@@ -15,6 +15,7 @@ baseline is a regression, and the parents also move what the image shows (`templ
 noise alike.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -165,6 +166,10 @@ class HVAE(Mechanism):
         severity = draws.normal(n, len(self.severity.variables), dtype=dtype) if self.severity else None
         return ImageNoise(tuple(latents), pixel, severity)
 
+    def no_noise(self) -> ImageNoise:
+        """The noise of no images at all."""
+        return self.sample_noise(1, Draws(0, self.parent_encoder.loc.device)).select(slice(0))
+
     def causes(self, noise: ImageNoise, parents: Batch) -> Causes:
         """The parents, and with them the severities that follow from the noise."""
         if self.severity is None or noise.severity is None:
@@ -203,6 +208,17 @@ class HVAE(Mechanism):
         elbo = self.elbo(value, parents, draws)
         return -(elbo.nll + elbo.kl)
 
+    def importance_weighted_bound(
+        self, value: Tensor, parents: Batch, k: int, draws: Draws | None = None
+    ) -> Tensor:
+        """`log mean_k p(x, z_k) / q(z_k | x)` over k draws of the latents, `(B,)` in nats (Burda et al. 2016).
+
+        A lower bound of the log-mass in expectation, tighter the larger k is.
+        """
+        draws = self._draws(draws)
+        passes = (self.elbo(value, parents, draws, sampled_kl=True) for _ in range(k))
+        return torch.stack([-(one.nll + one.kl) for one in passes]).logsumexp(dim=0) - math.log(k)
+
     def elbo(
         self,
         value: Tensor,
@@ -210,12 +226,14 @@ class HVAE(Mechanism):
         draws: Draws | None = None,
         evidence: Tensor | None = None,
         augment: bool = False,
+        sampled_kl: bool = False,
     ) -> Elbo:
         """Both terms of the evidence lower bound, and all that the pass computed on the way.
 
         `evidence` `(B, K)`: of the severities, if it was observed before. `augment`, for training: films without a
         finding are shown to the encoder under their neighbour's cover, if that has one. What is under it is known
         here, and so the encoder learns to infer it from what is visible. The bound holds for any posterior.
+        `sampled_kl`: of the latents' KL its value at the draw, `log q(z | x) - log p(z)`, instead of its mean.
 
         Raises DataError: an image of another shape than the config's.
         """
@@ -239,9 +257,12 @@ class HVAE(Mechanism):
             prior, state = self.prior(layer, state, latents[-1] if latents else None)
             loc, log_scale = self.posterior(layer, hidden, features, conditions.embedding)
             loc = loc + prior[0]  # relative to the prior: a posterior that learns nothing costs nothing
-            kl = kl + _gaussian_kl(loc, log_scale, *prior)
             noise = draws.normal(*loc.shape, dtype=loc.dtype)
             latents.append(loc + log_scale.exp() * noise)
+            if sampled_kl:
+                kl = kl + _log_ratio(noise, log_scale, latents[-1], *prior)
+            else:
+                kl = kl + _gaussian_kl(loc, log_scale, *prior)
             return latents[-1]
 
         loc, scale, cover = self._decode(conditions, draw)
@@ -345,3 +366,9 @@ def _gaussian_kl(loc: Tensor, log_scale: Tensor, prior_loc: Tensor, prior_log_sc
     ratio = 2 * (log_scale - prior_log_scale)
     distance = (loc - prior_loc).square() * torch.exp(-2 * prior_log_scale)
     return 0.5 * (ratio.exp() + distance - 1 - ratio).sum(dim=(1, 2, 3))
+
+
+def _log_ratio(noise: Tensor, log_scale: Tensor, z: Tensor, prior_loc: Tensor, prior_log_scale: Tensor) -> Tensor:
+    """`log q(z) - log p(z)` of `z = loc + exp(log_scale) noise`, summed over all but the rows."""
+    distance = ((z - prior_loc) * torch.exp(-prior_log_scale)).square()
+    return (0.5 * (distance - noise.square()) + prior_log_scale - log_scale).sum(dim=(1, 2, 3))

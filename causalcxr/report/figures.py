@@ -26,6 +26,7 @@ __all__ = [
     "changes_band",
     "counterfactual_grid",
     "difference_limit",
+    "save_picture",
     "save_png",
 ]
 
@@ -140,6 +141,12 @@ def as_picture(image: Any) -> np.ndarray:
 def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Write a figure as PNG, whole or not at all. Raises RunError: full disk, or a read-only folder."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+
+
+def save_picture(figure: Figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure in the format of the path's ending, PNG or JPEG, whole or not at all."""
+    kind = "jpeg" if path.suffix.lower() in (".jpg", ".jpeg") else "png"
+    write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
 
 
 def changes_band(images: Sequence[Any], limit: float) -> Band:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -48,14 +50,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Save tensors as safetensors, with JSON metadata under the key `causalcxr`."""
+    """Save tensors as safetensors, with JSON metadata under the key `causalcxr`, and a checksum of all of it.
+
+    One key alone: the library writes several in any order, and the same tensors should give the same bytes.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"causalcxr": json.dumps(metadata)}
-    write_atomically(path, safetensors.torch.save(plain, header))
+    header = {"metadata": metadata, "crc32": _checksum(plain, metadata)}
+    write_atomically(path, safetensors.torch.save(plain, {"causalcxr": json.dumps(header)}))
 
 
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata that `save_tensors` wrote. Raises RunError: missing, truncated, or not ours."""
+    """Tensors and metadata that `save_tensors` wrote.
+
+    Raises RunError: missing, truncated, changed since it was written (by its checksum), or not ours.
+    """
     return _load(path, device, with_tensors=True)
 
 
@@ -67,14 +75,38 @@ def load_metadata(path: Path) -> dict[str, Any]:
 def _load(path: Path, device: str, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt", device=device) as file:
-            metadata = json.loads((file.metadata() or {})["causalcxr"])
-            names = file.keys() if with_tensors else []
-            return {name: file.get_tensor(name) for name in names}, metadata
+            header = json.loads((file.metadata() or {})["causalcxr"])
+            metadata = header["metadata"]
+            tensors = {name: file.get_tensor(name) for name in (file.keys() if with_tensors else [])}
+            if with_tensors and header["crc32"] != _checksum(tensors, metadata):
+                raise ValueError("its checksum is another: the file has changed since it was written")
+            return tensors, metadata
     except FileNotFoundError:
         raise RunError(f"no file '{path}'; train the run first") from None
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"'{path}' can't be read as a causalcxr checkpoint ({reason}); delete it") from None
+        raise RunError(f"'{path}' is damaged or none of ours ({reason}); {_mend(path)}") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """CRC-32 of the metadata and of every tensor's name and bytes, in the order of the names."""
+    crc = zlib.crc32(json.dumps(metadata).encode())
+    for name in sorted(tensors):
+        flat = tensors[name].detach().cpu().contiguous().view(-1)
+        content = flat.view(torch.uint8) if flat.numel() else flat.new_empty(0, dtype=torch.uint8)
+        crc = zlib.crc32(memoryview(content.numpy()), zlib.crc32(name.encode(), crc))  # pyright: ignore[reportArgumentType]
+    return f"{crc:08x}"
+
+
+def _mend(path: Path) -> str:
+    """What is lost with a file of a run, and what brings it back."""
+    if path.parent.name == "state":
+        return f"delete it, and the stage '{path.name.partition('.')[0]}' is trained again by the same command"
+    if path.stem == "model":
+        return (
+            "delete it and train with the same command: finished stages are taken from state/ if that is whole"
+        )
+    return "copy it from a backup, or delete it with model.safetensors: the same command makes both again"
 
 
 def _without_nan(value: Any) -> Any:

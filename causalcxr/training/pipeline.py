@@ -19,7 +19,7 @@ from causalcxr.predictors.predictor import Predictor
 from causalcxr.runs import Run, plan_run, versions
 from causalcxr.support.errors import ConfigError
 from causalcxr.support.files import load_metadata, write_atomically
-from causalcxr.training.stages import STAGE_RUNNERS, Context
+from causalcxr.training.stages import STAGE_RUNNERS, Context, check_stages
 
 __all__ = ["flushed_denormals", "launch", "train"]
 
@@ -40,6 +40,7 @@ def _train(config: Config, predictor: Predictor | None) -> Path:
     fabric = launch(config.train)
     begun = time.perf_counter()
     run = plan_run(config)
+    check_stages(run, predictor)
     with fabric.rank_zero_first():
         cohort = open_cohort(config.data, run.graph)
     log.info("cohort '%s': %s", cohort.folder, _sizes(cohort))
@@ -64,8 +65,6 @@ def _run_stages(run: Run, cohort: Cohort, fabric: Fabric, predictor: Predictor |
         if name in finished:
             log.info("stage '%s' is finished already", name)
             continue
-        if name != "attributes" and run.graph.image is None:
-            raise ConfigError(f"graph '{run.graph.name}' has no image; set train.stages=[attributes]")
         facts = STAGE_RUNNERS[name](context)
         finished.append(name)
         if fabric.is_global_zero:

@@ -36,7 +36,7 @@ from causalcxr.training.objectives import (
     SeverityObjective,
 )
 
-__all__ = ["STAGE_RUNNERS", "Context", "measure_bound"]
+__all__ = ["STAGE_RUNNERS", "Context", "check_stages", "measure_bound"]
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,6 @@ def run_finetune(context: Context) -> Facts:
     """Fine-tune the image's mechanism. What is stored about it: the measured bound, and which predictor it saw."""
     run, scm, device = context.run, context.scm.to(context.fabric.device), context.fabric.device
     config, train = run.config.finetune, context.train.attributes
-    _check_intervene(config.intervene, run)
     predictor = (context.predictor or run.load_predictor("predictor")).to(device)
     if context.predictor is not None:
         calibrate_on(predictor, context.val)
@@ -244,8 +243,37 @@ def _fit_template(context: Context, train: Split | ObservedRows, template: Templ
     template.fit(read)
 
 
-def _check_intervene(names: list[str], run: Run) -> None:
-    for name in names:
-        if name not in run.graph.attributes:
-            hint = nearest(name, run.graph.attributes)
+def check_stages(run: Run, predictor: Predictor | None = None) -> None:
+    """Refuse what can't be trained, before any data are prepared or a folder is made.
+
+    `predictor`: fine-tunes in the place of the run's own.
+
+    Raises ConfigError: stages that the graph has no image for, that stand before what they need, or twice; an
+    architecture, a list or a name that does not fit. Raises RunError: as `load_predictor` does, of a base.
+    """
+    stages, graph = list(run.config.train.stages), run.graph
+    if not stages or len(set(stages)) < len(stages):
+        raise ConfigError(f"train.stages is {stages}; expected each stage once, and at least one")
+    for stage in stages:
+        if stage != "attributes" and graph.image is None:
+            raise ConfigError(f"graph '{graph.name}' has no image; set train.stages=[attributes]")
+    needed = ["image"] if predictor is not None else ["predictors", "image"]
+    before = stages[: stages.index("finetune")] if "finetune" in stages else needed
+    for stage in needed:
+        if stage not in before:
+            raise ConfigError(
+                f"train.stages={_listed(stages)}: 'finetune' needs '{stage}' before it; "
+                "set train.stages=[attributes,predictors,image,finetune], or train the base with them"
+            )
+    for name in run.config.finetune.intervene:
+        if name not in graph.attributes:
+            hint = nearest(name, graph.attributes)
             raise ConfigError(f"finetune.intervene has '{name}', which is no attribute of the graph; {hint}")
+    run.build_model()
+    if "predictors" in stages:
+        for role in ROLES:
+            build_predictor(role, run.config, graph)
+
+
+def _listed(stages: list[str]) -> str:
+    return f"[{','.join(stages)}]"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from causalcxr.data import DataConfig, prepare_into
+from causalcxr.data.card import render_card
 from causalcxr.data.histograms import HEIGHT, WIDTH, panels
 from causalcxr.data.source import Source, Unusable
 from causalcxr.graph import Graph, graph_from_dict
@@ -55,7 +56,7 @@ def folder(graph, table, tmp_path_factory) -> Path:
     def picture(row, size):
         if row % 50 == 1:
             return Unusable("broken image", f"'/secret/{row}.png': <truncated>")
-        return np.full((1, size, size), row % 256, np.uint8)
+        return np.random.default_rng(row).integers(0, 256, (1, size, size), np.uint8)
 
     source = Source("rows", {"source": "my <rows>", "root": "/secret"}, {}, lambda: table, pixels)
     return prepare_into(tmp_path_factory.mktemp("out"), DataConfig(size=8), graph, source=source)[0]
@@ -198,3 +199,36 @@ def test_many_labels_get_a_bar_each():
     assert panel.bars[0].places == ()
     assert panel.bars[1].places == pytest.approx([q * scale for q in (5, 25, 50, 75, 95)], abs=0.1)
     assert panel.bars[4].places == pytest.approx([q * scale for q in (22, 30, 40, 50, 58)], abs=0.1)
+
+
+def test_what_contradicts_itself_and_what_pixels_say_are_warnings(graph, table):
+    manifest = table.assign(row=np.arange(N), dose=np.float32(1) + np.arange(N, dtype=np.float32) % 9)
+    manifest = manifest[manifest["group"] != "?"]
+    manifest.attrs["noted"] = {"patients with more than one <sex>": 1234}
+    described = {
+        "source": {"source": "x", "noted": {"studies of <two> minds": 3}},
+        **{"graph": {}, "size": 8, "read": N, "rejected": {}, "data_hash": "0", "versions": {}},
+        "pixels": {"little of the stated range": 7},
+    }
+    card = render_card(described, graph, manifest, pd.DataFrame({"reason": [], "detail": []}), None)
+    warnings = re.findall(r'<div class="notice concern">(.*?)</div>', card)
+    for line in (
+        "patients with more than one &lt;sex&gt;: 1,234",
+        "studies of &lt;two&gt; minds: 3",
+        "little of the stated range: 7",
+    ):
+        assert line in warnings
+    assert "<dt>noted</dt>" not in card
+    assert "Alike in train, val and test: group, site, dose." in card
+    manifest["site"] = np.where(manifest["split"] == "test", "0", manifest["site"])
+    card = render_card(described, graph, manifest, pd.DataFrame({"reason": [], "detail": []}), None)
+    assert "Alike in train, val and test: group, dose. Not alike: site." in card
+
+
+def test_no_table_is_wider_than_a_phone(card):
+    """Tables scroll inside their own box, columns may shrink, and none demands more than 360 pixels."""
+    tables = re.findall(r'(<div class="scroll">)?<table', card)
+    assert tables and all(tables)
+    assert ".scroll { overflow-x: auto; }" in card and ".pair > div { min-width: 0; max-width: 100%; }" in card
+    widths = [int(px) for px in re.findall(r"minmax\((?:min\()?(\d+)px", card)]
+    assert "minmax(min(350px, 100%), 1fr)" in card and max(w for w in widths if w != 350) <= 360

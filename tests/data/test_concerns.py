@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from causalcxr.data.concerns import FALSE_ALARM, find_concerns
+from causalcxr.data.concerns import FALSE_ALARM, balance, find_concerns, find_gaps
 from causalcxr.data.summary import label_counts, quantiles, split_sizes, spread
-from causalcxr.graph import load_graph
+from causalcxr.graph import graph_from_dict, load_graph
 
 CHEST = load_graph("chest_without_race")
 SIZES = {"train": 300, "val": 100, "test": 100}
@@ -153,3 +153,81 @@ def test_a_spread_shows_every_combination():
     assert chosen["age"].iloc[:3].is_monotonic_increasing and np.ptp(chosen["age"].iloc[:3]) > 25
     assert sorted(spread(CHEST, table.head(5), 8)) == [0, 1, 2, 3, 4]
     assert len(set(spread(CHEST, table, 2))) == 2
+
+
+def people(cells: dict[tuple[str, int, str], int], split: str = "train", each: int = 1) -> pd.DataFrame:
+    """So many patients of each sex, age and finding, with so many rows each."""
+    rows = [cell for cell, n in cells.items() for _ in range(n * each)]
+    sexes, ages, findings = zip(*rows, strict=True)
+    return pd.DataFrame(
+        {
+            "patient_id": [f"{split}{i // each}" for i in range(len(rows))],
+            "split": split,
+            "sex": sexes,
+            "age": np.array(ages, np.float32),
+            "finding": findings,
+        }
+    )
+
+
+def every_cell(n: int, ages=(25, 35)) -> dict[tuple[str, int, str], int]:
+    findings = ("No Finding", "Pleural Effusion")
+    return {(sex, age, finding): n for sex in ("female", "male") for age in ages for finding in findings}
+
+
+def test_no_gap_where_every_combination_has_people():
+    assert find_gaps(CHEST, people(every_cell(5))) == []
+
+
+def test_combinations_with_next_to_nobody_are_named_the_worst_first():
+    cells = every_cell(40, (25, 39, 61))  # 39 is in the decade of 30; nobody of 40 to 59 at all
+    cells |= {("male", 39, "Pleural Effusion"): 1, ("female", 61, "No Finding"): 0}
+    table = pd.concat([people(cells), people({("female", 61, "No Finding"): 9}, split="test")])
+    (gap,) = find_gaps(CHEST, table)
+    assert gap.startswith(
+        "10 of 20 combinations of sex, age, finding have fewer than 5 patients in train (9 have"
+    )
+    worst = gap.split("Worst: ")[1].split("; ")
+    assert worst[:2] == [
+        "sex female, age 60 to 69, finding No Finding (nobody)",
+        "sex male, age 30 to 39, finding Pleural Effusion (1 patient)",
+    ]
+    assert "\n" not in gap
+
+
+def test_rows_of_one_patient_count_once():
+    assert find_gaps(CHEST, people(every_cell(4), each=3))[0].startswith("8 of 8 combinations")
+
+
+def test_the_edge_of_next_to_nobody():
+    cells = every_cell(5) | {("male", 35, "No Finding"): 4}
+    assert find_gaps(CHEST, people(cells)) == [
+        "1 of 8 combinations of sex, age, finding have fewer than 5 patients in train (0 have none); "
+        "what a model says there is extrapolated. Worst: sex male, age 30 to 39, finding No Finding (4 patients)"
+    ]
+
+
+def test_numbers_without_years_count_by_thirds():
+    graph = graph_from_dict(
+        {
+            "variables": {
+                "digit": {"kind": "binary", "labels": ["0", "1"]},
+                "dose": {"kind": "continuous", "range": [0, 100]},
+            }
+        }
+    )
+    dose = np.tile(np.linspace(0, 90, 30), 2)
+    table = pd.DataFrame({"digit": np.repeat(["0", "1"], 30), "dose": dose.astype(np.float32), "split": "train"})
+    table["patient_id"] = [f"p{i}" for i in range(60)]
+    assert find_gaps(graph, table) == []
+    table = table[(table["digit"] == "0") | (table["dose"] < 58)]
+    (gap,) = find_gaps(graph, table)
+    assert gap.startswith("1 of 6 combinations") and "digit 1, dose" in gap
+    constant = table.assign(dose=np.float32(3))
+    assert find_gaps(graph, constant) == []
+
+
+def test_what_the_split_balances():
+    assert balance(CHEST, cohort()) == {"sex": True, "age": True, "finding": True}
+    older = (20 + np.arange(500) % 50 + where(lambda i: i >= 400, 30, 0)).astype(np.float32)
+    assert balance(CHEST, cohort(age=older)) == {"sex": True, "age": False, "finding": True}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from causalcxr.data import DataConfig
-from causalcxr.data.findings import Mentions, label_findings, lists, marks
+from causalcxr.data.findings import Mentions, label_findings, lists, marks, one_mark_a_study, prevalence
 from causalcxr.data.source import Unusable
 from causalcxr.graph import load_graph
 from causalcxr.support.errors import DataError
@@ -74,3 +74,29 @@ def test_the_first_reason_stays():
     unusable = {0: Unusable("other view", "lateral")}
     label_findings(unusable, lists(pd.Series(["Edema"]), {}), NAMES, DataConfig(), load_graph("chest"), "a table")
     assert unusable[0].reason == "other view"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("any", ["1", "1", "-1", "-1", "0", "1", "1"]),
+        ("all", ["0", "0", "0", "0", "0", "1", "1"]),
+        ("first", ["0", "0", "-1", "-1", "0", "1", "1"]),
+    ],
+)
+def test_the_films_of_a_study_get_one_mark(how, expected):
+    cells = pd.Series(["", "1.0", "-1", "0", "0.0", "1", "1.0"])
+    studies = pd.Series(["a", "a", "b", "b", "c", "d", "d"])
+    columns, differing = one_mark_a_study({"Edema": cells, "Mass": cells.where(cells == "x", "")}, studies, how)
+    assert columns["Edema"].tolist() == expected and set(columns["Mass"]) == {"0"}
+    assert differing == 2  # a blank is a zero, and 1 is 1.0
+
+
+def test_an_odd_mark_is_left_to_be_refused():
+    columns, _ = one_mark_a_study({"Edema": pd.Series(["1", "2"])}, pd.Series(["a", "a"]), "any")
+    assert columns["Edema"].tolist() == ["1", "2"]
+
+
+def test_prevalence():
+    statements = lists(pd.Series(["Edema", "Edema|Mass", "", "Mass", "Edema"]), {})
+    assert prevalence(statements) == {"Edema": "60.0 %", "Mass": "40.0 %"}

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from causalcxr.commands.arguments import Parser
+from causalcxr.commands.arguments import Parser, assignments
 from causalcxr.commands.main import COMMANDS, main
 from causalcxr.config import load_config, override_config, read_config
 from causalcxr.data.config import SOURCES
@@ -159,7 +159,7 @@ def _check_causalcxr(arguments: Sequence[str], monkeypatch) -> None:
 
 
 def _check_evaluate(arguments: Sequence[str]) -> None:
-    overrides = [word for word in arguments if not word.startswith("run=")]
+    overrides = [word for word in arguments if "=" in word and not word.startswith("run=")]
     assert len(overrides) == len(arguments) - 1
     assert all(word.startswith(("evaluate.", *OVERRIDABLE)) for word in overrides)
     override_config(read_config(Path("runs/demo/config.yaml")), overrides)
@@ -183,8 +183,8 @@ def _check_options(command: str, arguments: Sequence[str], options: argparse.Nam
     elif command == "graph":
         load_config(settings, trains=False)
     elif command == "counterfactual":
-        graph = load_graph("chest")
-        assert set(parse_assignments(graph, options.given)) == set(graph.attributes)
-        assert parse_assignments(graph, options.do)
+        graph, named = load_graph("chest"), assignments(arguments, "--with", "--do")[1]
+        assert set(parse_assignments(graph, named["--with"])) == set(graph.attributes)
+        assert parse_assignments(graph, named["--do"])
     elif command == "simulate":
         assert parse_assignments(load_graph("chest"), options.do) is not None

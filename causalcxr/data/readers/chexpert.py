@@ -1,7 +1,6 @@
 """CheXpert, full or small, its people described by the demographics that are published apart."""
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -19,19 +18,19 @@ from causalcxr.data.collection import (
 from causalcxr.data.config import DataConfig
 from causalcxr.data.files import existing_root
 from causalcxr.data.findings import CHEXPERT_FINDINGS, label_findings, marks
-from causalcxr.data.people import race, sex
+from causalcxr.data.people import numbers, race, sex
 from causalcxr.data.source import Source, Unusable
-from causalcxr.data.table import read_table
+from causalcxr.data.table_file import read_table
 from causalcxr.graph import Graph
 from causalcxr.support.errors import DataError
 
-__all__ = ["chexpert_source"]
+__all__ = ["chexpert_source", "reject_unknown_ages"]
 
 NAME = "CheXpert"
 FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small")
 TABLES = {"train": ["train.csv"], "val": ["valid.csv"], "test": ["test.csv", "test_labels.csv"]}
 DEMOGRAPHICS = ("CHEXPERT DEMO.csv", "CHEXPERT_DEMO.csv", "CHEXPERT DEMO.xlsx", "CHEXPERT_DEMO.xlsx")
-PATH = r"((?:train|valid|val|test)/(patient\d+)/.+)$"  # the table may give the name of the folder before
+PATH = r"((?:train|valid|val|test)/(patient\d+)/([^/]+)/?.*)$"  # the table may give the name of the folder before
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS)
 
 
@@ -56,6 +55,7 @@ def chexpert_source(config: DataConfig, graph: Graph) -> Source:
         reject_other_races(unusable, people["race"], config, graph)
     said = marks({finding: columns[finding] for finding in CHEXPERT_FINDINGS}, f"{NAME} in '{root}'")
     finding = label_findings(unusable, said, CHEXPERT_FINDINGS, config, graph, NAME)
+    reject_unknown_ages(unusable, people["age"], config, graph)
     table = pd.DataFrame(
         named | people | {"sex": sex(people["sex"]), "view": columns["AP/PA"], "finding": finding}
     )
@@ -64,6 +64,13 @@ def chexpert_source(config: DataConfig, graph: Graph) -> Source:
         table["split"] = columns["split"]
     about = {"splits": "official" if official else "by patient"}
     return Collection(NAME, root, read, table, unusable, about).source(config, graph)
+
+
+def reject_unknown_ages(unusable: dict[int, Unusable], ages: pd.Series, config: DataConfig, graph: Graph) -> None:
+    """Reject an age of 0, which means unknown here, also where the graph's range begins at 0."""
+    if attribute := attribute_read_from("age", config, graph):
+        detail = f"{attribute.name}: '{{}}' means unknown in this collection"
+        reject(unusable, numbers(ages) == 0, "out of range", detail, ages)
 
 
 def _images_folder(root: Path) -> Path:
@@ -91,11 +98,11 @@ def _read_part(path: Path) -> pd.DataFrame:
 
 def _image_paths(written: pd.Series, root: Path) -> dict[str, pd.Series]:
     parts = written.str.extract(PATH)
-    path, patient = pd.Series(parts[0]), pd.Series(parts[1])
+    path, patient, study = (pd.Series(parts[place]) for place in range(3))
     if path.isna().any():
         odd = written.tolist()[int(path.isna().argmax())]
         raise DataError(f"{NAME} in '{root}': '{odd}' in column 'Path' isn't like 'train/patient00001/study1/...'")
-    return {"path": path, "patient_id": patient}
+    return {"path": path, "patient_id": patient, "study_id": study}
 
 
 def _reject_other_views(unusable: dict[int, Unusable], columns: dict[str, pd.Series], config: DataConfig) -> None:
@@ -111,7 +118,7 @@ def _with_demographics(
     people: dict[str, pd.Series], patients: pd.Series, path: Path, unusable: dict[int, Unusable]
 ) -> dict[str, pd.Series]:
     """Race and ethnicity, and sex and age where the images' tables have none."""
-    recorded = _read_demographics(path)
+    recorded = read_table(path)
     rows = rows_of(cells(recorded, "PATIENT", path), patients, path)
     reject(unusable, rows < 0, "no record", "patient '{}' is not in the demographics", patients)
     names = {"sex": "GENDER", "age": "AGE_AT_CXR", "race": "PRIMARY_RACE", "ethnicity": "ETHNICITY"}
@@ -123,16 +130,3 @@ def _with_demographics(
 def _find_demographics(root: Path) -> Path:
     places = [root, root.parent, *sorted(root.glob("chexpertdemo*")), *sorted(root.parent.glob("chexpertdemo*"))]
     return table_in(places, DEMOGRAPHICS, "chexpert")
-
-
-def _read_demographics(path: Path) -> pd.DataFrame:
-    if path.suffix != ".xlsx":
-        return read_table(path)
-    try:
-        return pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl").rename(columns=str.strip)
-    except ImportError:
-        raise DataError(
-            f"'{path}' needs openpyxl: pip install 'causalcxr[cxr]', or save the sheet as CSV"
-        ) from None
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError(f"table '{path}' can't be read as XLSX: {' '.join(str(error).split())}") from None

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from causalcxr.data.collection import cells, reject, reject_views, rows_of
 from causalcxr.data.config import DataConfig
+from causalcxr.data.downloads import finished_name
 from causalcxr.data.files import channels_of, existing_root, fingerprint
 from causalcxr.data.people import age_in_years, sex
 from causalcxr.data.source import Source, Unusable
@@ -17,11 +19,12 @@ from causalcxr.data.table import read_table
 from causalcxr.graph import Graph
 from causalcxr.support.errors import DataError
 
-__all__ = ["dicom_source"]
+__all__ = ["dicom_source", "is_dicom"]
 
 ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 MAGIC = slice(128, 132)  # where a file without ending says DICM
 KEYS = ("path", "SOPInstanceUID", "PatientID")  # a column of the CSV that says which files a row is about
+INVERSE = "MONOCHROME2 with an INVERSE shape"
 DEFAULT_TABLE = DataConfig().table
 
 
@@ -45,27 +48,40 @@ def dicom_source(config: DataConfig, graph: Graph) -> Source:
     if joined is not None:
         key["table"] = hashlib.sha256(extra.read_bytes()).hexdigest()
     channels = channels_of(graph)
+    for_processing = getattr(config, "for_processing", "reject") == "keep"
 
     @cache
-    def read() -> tuple[pd.DataFrame, dict[int, Unusable]]:  # headers, only when a cohort is prepared
+    def read() -> _Headers:  # only when a cohort is prepared
         return _read_headers(files, root, joined, extra, config)
 
     def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:
-        return [read_dicom(files[row], sizes, channels) for row in rows]
+        return [read_dicom(files[row], sizes, channels, for_processing) for row in rows]
 
     about = {"source": config.source, "root": str(root), "table": config.table if joined is not None else ""}
-    about |= {"views": list(config.views)}
-    return Source(f"DICOM files in '{root}'", about, key, lambda: read()[0], pixels, lambda: read()[1])
+    about |= {"views": list(config.views)} | ({"for_processing": "keep"} if for_processing else {})
+    where = f"DICOM files in '{root}'"
+    return Source(
+        where, about, key, lambda: read().table, pixels, lambda: read().unusable, lambda: {INVERSE: read().inverse}
+    )
+
+
+class _Headers(NamedTuple):
+    table: pd.DataFrame
+    unusable: dict[int, Unusable]
+    inverse: list[int]  # rows whose polarity is doubtful
 
 
 def _dicom_files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file() and _is_dicom(path))
+    return sorted(path for path in root.rglob("*") if path.is_file() and is_dicom(path))
 
 
-def _is_dicom(path: Path) -> bool:
-    """By its ending; a file without one by its content, unless it is an index of others (DICOMDIR)."""
-    if path.suffix:
-        return path.suffix.lower() in ENDINGS
+def is_dicom(path: Path) -> bool:
+    """By its ending; a file without one by its content, unless it is an index of others (DICOMDIR).
+
+    A leftover of a download is one if the file that it was to become would be.
+    """
+    if suffix := Path(finished_name(path.name)).suffix:
+        return suffix.lower() in ENDINGS
     if path.name == "DICOMDIR":
         return False
     with path.open("rb") as file:
@@ -74,7 +90,7 @@ def _is_dicom(path: Path) -> bool:
 
 def _read_headers(
     files: Sequence[Path], root: Path, joined: pd.DataFrame | None, extra: Path, config: DataConfig
-) -> tuple[pd.DataFrame, dict[int, Unusable]]:
+) -> _Headers:
     from causalcxr.data.dicom_file import TAGS, read_tags
 
     read = [read_tags(file) for file in files]
@@ -94,7 +110,8 @@ def _read_headers(
     if joined is not None:
         columns |= _join(tags, joined, extra, unusable)
     reject_views(unusable, columns["view"], config)
-    return pd.DataFrame(columns), unusable
+    inverse = (tags["PhotometricInterpretation"] == "MONOCHROME2") & (tags["PresentationLUTShape"] == "INVERSE")
+    return _Headers(pd.DataFrame(columns), unusable, np.flatnonzero(inverse).tolist())
 
 
 def _join(

@@ -1,6 +1,7 @@
 """MIMIC-CXR-JPG, its people described by MIMIC-IV: sex, age and recorded race."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from causalcxr.data.collection import (
 )
 from causalcxr.data.config import DataConfig
 from causalcxr.data.files import existing_root
-from causalcxr.data.findings import CHEXPERT_FINDINGS, Statements, label_findings, marks
+from causalcxr.data.findings import CHEXPERT_FINDINGS, Statements, label_findings, marks, replaced
 from causalcxr.data.people import numbers, one_race_each, sex, whole_years
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import read_table
@@ -28,8 +29,9 @@ from causalcxr.support.errors import DataError
 __all__ = ["mimic_source"]
 
 NAME = "MIMIC-CXR-JPG"
-FILE = "mimic-cxr-2.0.0-{}.csv"
-LABELERS = (FILE.format("chexpert"), FILE.format("negbio"))
+VERSIONS = ("2.0.0", "2.1.0")  # in the names of tables; those of 2.1.0 are called 2.0.0 but for the test labels
+HAND_LABELS = "test-set-labeled"
+RENAMED = {"Lung Opacity": "Airspace Opacity"}  # in the hand-read labels
 NO_RECORD = "subject '{}' is not in MIMIC-IV"
 RACE_COLUMNS = ("race", "ethnicity")  # from MIMIC-IV 2.0 on, and before
 
@@ -42,7 +44,7 @@ def mimic_source(config: DataConfig, graph: Graph) -> Source:
     Raises DataError: a missing table or column, a mark or key that isn't one.
     """
     root = existing_root(config)
-    path = table_in([root], [FILE.format("metadata")], "mimic")
+    path = table_in([root], _names("metadata"), "mimic")
     metadata = read_table(path)
     subjects, studies, images = (cells(metadata, name, path) for name in ("subject_id", "study_id", "dicom_id"))
     views = cells(metadata, "ViewPosition", path)
@@ -51,6 +53,7 @@ def mimic_source(config: DataConfig, graph: Graph) -> Source:
         {
             "path": "files/p" + subjects.str[:2] + "/p" + subjects + "/s" + studies + "/" + images + ".jpg",
             "patient_id": subjects,
+            "study_id": studies,
             "view": views,
         }
     )
@@ -59,13 +62,25 @@ def mimic_source(config: DataConfig, graph: Graph) -> Source:
     if attribute_read_from("race", config, graph):
         table["race"] = races = _race(root, subjects, read, unusable)
         reject_other_races(unusable, races, config, graph)
+    about = {"splits": "by patient"}
+    if splits := find_file([root], _names("split")):
+        table["split"], about["splits"] = _split(splits, images), "official"
     if attribute_read_from("finding", config, graph):
-        table["finding"] = _finding(root, studies, read, unusable, config, graph)
-    if splits := find_file([root], [FILE.format("split")]):
-        table["split"] = _split(splits, images)
+        tested = (table["split"] == "test").to_numpy() if splits else np.zeros(len(table), dtype=bool)
+        said, rows = _labels(root, studies, read)
+        if config.hand_labels != "ignore" and (hand := find_file([root], _names(HAND_LABELS))):
+            replaces = tested if config.hand_labels == "test" else np.ones(len(table), dtype=bool)
+            said, rows = _hand_labels(hand, studies, said, rows, replaces, about)
+            read.append(hand)
+        reject(unusable, rows < 0, "no label", "study '{}' has no row in the table of labels", studies)
+        table["finding"] = label_findings(unusable, said, CHEXPERT_FINDINGS, config, graph, NAME)
+    if splits:
         read.append(splits)
-    about = {"splits": "official" if splits else "by patient"}
     return Collection(NAME, root, read, table, unusable, about).source(config, graph)
+
+
+def _names(*kinds: str) -> list[str]:
+    return [f"mimic-cxr-{version}-{kind}.csv" for kind in kinds for version in VERSIONS]
 
 
 def _sex_and_age(
@@ -97,22 +112,37 @@ def _race(root: Path, subjects: pd.Series, read: list[Path], unusable: dict[int,
     return subjects.map(agreed).fillna("")
 
 
-def _finding(
-    root: Path,
-    studies: pd.Series,
-    read: list[Path],
-    unusable: dict[int, Unusable],
-    config: DataConfig,
-    graph: Graph,
-) -> pd.Series:
-    path = table_in([root], LABELERS, "mimic")
+def _labels(root: Path, studies: pd.Series, read: list[Path]) -> tuple[Statements, np.ndarray]:
+    """What a labeller says of every image, and the row of its table, -1 where it has none."""
+    path = table_in([root], _names("chexpert", "negbio"), "mimic")
     read.append(path)
     labels = read_table(path)
     said = marks({finding: cells(labels, finding, path) for finding in CHEXPERT_FINDINGS}, f"table '{path}'")
     rows = rows_of(cells(labels, "study_id", path), studies, path)
-    reject(unusable, rows < 0, "no label", "study '{}' has no row in the table of labels", studies)
-    of_images = Statements(said.which[rows], said.distinct)
-    return label_findings(unusable, of_images, CHEXPERT_FINDINGS, config, graph, NAME)
+    return Statements(said.which[rows], said.distinct), rows
+
+
+def _hand_labels(
+    path: Path,
+    studies: pd.Series,
+    said: Statements,
+    rows: np.ndarray,
+    replaces: np.ndarray,
+    about: dict[str, Any],
+) -> tuple[Statements, np.ndarray]:
+    """The same, where people who read the reports replace the labeller; their table has no subjects."""
+    labels = read_table(path)
+    ours = {
+        finding: RENAMED[finding] if finding in RENAMED and finding not in labels.columns else finding
+        for finding in CHEXPERT_FINDINGS
+    }
+    columns = {finding: cells(labels, name, path) for finding, name in ours.items()}
+    by_hand = marks(columns, f"table '{path}'")
+    known = rows_of(cells(labels, "study_id", path), studies, path)
+    taken = np.where(replaces, known, -1)
+    about["labels read by hand"] = f"{int((taken >= 0).sum()):,} films"
+    statements = replaced(said, np.arange(len(studies)), by_hand, taken)
+    return statements, np.where(taken < 0, rows, taken)
 
 
 def _split(path: Path, images: pd.Series) -> pd.Series:

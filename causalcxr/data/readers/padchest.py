@@ -50,5 +50,5 @@ def padchest_source(config: DataConfig, graph: Graph) -> Source:
     )
     inverted = cells(entries, "PhotometricInterpretation_DICOM", path) == "MONOCHROME1"
     about = {"splits": "by patient"}
-    opened = Collection(NAME, root, [path], table, unusable, about, bits.tolist(), inverted.tolist())
+    opened = Collection(NAME, root, [path], table, unusable, about, bits=bits.tolist(), inverted=inverted.tolist())
     return opened.source(config, graph)

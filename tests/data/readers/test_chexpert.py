@@ -155,7 +155,8 @@ def test_no_demographics_are_needed_without_race(chexpert):
     config = chexpert()
     Path(config.root, "CHEXPERT_DEMO.csv").unlink()
     cohort = open_cohort(config, load_graph("chest_without_race"))
-    assert cohort.manifest["row"].tolist() == [0, 2, 5, 7, 9, 10, 11, 13]  # an age of 0 is in this graph's range
+    assert cohort.manifest["row"].tolist() == [0, 2, 5, 9, 10, 11, 13]
+    assert cohort.rejected["out of range"] == 1  # an age of 0 means unknown, though this graph begins at 0
 
 
 def test_all_views(chexpert):

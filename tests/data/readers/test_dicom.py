@@ -334,7 +334,8 @@ def test_tags_are_text_and_only_those_needed(tmp_path):
     tags = read_tags(write(file, tmp_path / "a.dcm"))
     assert tags == {
         **{"PatientID": "7", "PatientSex": "", "PatientAge": "063Y", "ViewPosition": "", "StudyDate": ""},
-        "SOPInstanceUID": file.SOPInstanceUID,
+        **{"SOPInstanceUID": file.SOPInstanceUID, "PhotometricInterpretation": "MONOCHROME2"},
+        "PresentationLUTShape": "",
     }
 
 

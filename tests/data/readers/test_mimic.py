@@ -279,3 +279,75 @@ def test_what_cannot_be_meant_is_one_clear_line(mimic, settings, kind, message):
     with pytest.raises(kind) as error:
         open_cohort(config, load_graph("chest"))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def hand_read(mimic, write_csv):
+    """MIMIC-CXR-JPG 2.1.0: the same, with studies whose labels people read; another name for Lung Opacity."""
+
+    def make(version: str = "2.0.0", **settings):
+        config = mimic(name=f"mimic{version}{len(settings)}")
+        names = ["Airspace Opacity" if name == "Lung Opacity" else name for name in CHEXPERT_FINDINGS]
+        marked = {
+            "50771383": EFFUSION,  # in the test split; No Finding by the labeller
+            "54205397": {"No Finding": "-1.0"},
+            "53189527": EFFUSION,  # in the training split
+            "99999999": HEALTHY,  # no such study here
+        }
+        rows = [{"study_id": study} | dict.fromkeys(names, "0.0") | found for study, found in marked.items()]
+        write_csv(Path(config.root, "mimic-cxr-2.1.0-test-set-labeled.csv"), rows)
+        if version != "2.0.0":
+            for file in Path(config.root).glob("mimic-cxr-2.0.0-*"):
+                file.rename(file.with_name(file.name.replace("2.0.0", version)))
+        for key, value in settings.items():
+            setattr(config, key, value)
+        return config
+
+    return make
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.1.0"])
+def test_labels_read_by_hand_replace_those_of_the_test_split(hand_read, check_every_row, version):
+    cohort = open_cohort(hand_read(version), load_graph("chest"))
+    check_every_row(
+        cohort, len(IMAGES), REJECTED | {"uncertain finding": 2, "other finding": 1}
+    )  # 54205397 is uncertain by hand
+    found = dict(zip(cohort.manifest["row"], cohort.manifest["finding"], strict=True))
+    assert found == {0: "Pleural Effusion", 2: "No Finding", 3: "Pleural Effusion", 5: "Pleural Effusion"} | {
+        8: "Pleural Effusion"
+    }
+    assert cohort.source["labels read by hand"] == "2 films"
+    assert "mimic-cxr-2.1.0-test-set-labeled.csv" in cohort.source["tables"]
+
+
+def test_which_labels_read_by_hand_count_is_a_setting(hand_read):
+    cohort = open_cohort(hand_read(hand_labels="all"), load_graph("chest"))
+    found = dict(zip(cohort.manifest["row"], cohort.manifest["finding"], strict=True))
+    assert found[2] == found[5] == "Pleural Effusion" and cohort.source["labels read by hand"] == "3 films"
+    cohort = open_cohort(hand_read(hand_labels="ignore", split_seed=1), load_graph("chest"))
+    assert cohort.rejected == REJECTED and "labels read by hand" not in cohort.source
+
+
+def test_without_the_official_splits_no_label_is_replaced(hand_read):
+    config = hand_read(validation_fraction=0.3, test_fraction=0.3)
+    Path(config.root, "mimic-cxr-2.0.0-split.csv").unlink()
+    cohort = open_cohort(config, load_graph("chest"))
+    assert cohort.source["labels read by hand"] == "0 films" and cohort.rejected == REJECTED
+
+
+def test_airspace_opacity_is_lung_opacity(hand_read, write_csv):
+    opacities = {"finding": {"Lung Opacity": "Pleural Effusion", "No Finding": "No Finding"}}
+    config = hand_read(labels=opacities, other={"finding": "No Finding"})
+    table = Path(config.root, "mimic-cxr-2.1.0-test-set-labeled.csv")
+    row = {"study_id": "50771383"} | dict.fromkeys(CHEXPERT_FINDINGS, "") | {"Airspace Opacity": "1.0"}
+    write_csv(table, [{name: cell for name, cell in row.items() if name != "Lung Opacity"}])
+    cohort = open_cohort(config, load_graph("chest"))
+    assert cohort.manifest.set_index("row")["finding"][5] == "Pleural Effusion"
+
+
+def test_a_study_that_only_people_labelled_is_kept(hand_read):
+    config = hand_read()
+    table = Path(config.root, "mimic-cxr-2.0.0-chexpert.csv")
+    lines = [line for line in table.read_text().splitlines() if "50771383" not in line]
+    table.write_text("\n".join(lines) + "\n")
+    assert open_cohort(config, load_graph("chest")).manifest.set_index("row")["finding"][5] == "Pleural Effusion"

@@ -1,0 +1,122 @@
+"""Who and what is the same though it is written differently: people, files, and the films of one study."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import normpath
+
+import pandas as pd
+
+from causalcxr.data.people import person
+from causalcxr.data.source import Source
+from causalcxr.support.errors import DataError
+
+__all__ = ["Names", "contradictions", "one_name_each", "shared_files"]
+
+ROUNDED = re.compile(r"\d([.,]\d+)?e\+\d+", re.IGNORECASE)  # what a spreadsheet makes of a long number
+
+
+@dataclass(frozen=True)
+class Names:
+    """The people of a table's rows: as written, and by a key that all spellings of one person share."""
+
+    where: str
+    written: Sequence[str]
+    keys: list[str]
+    people: list[str]  # the first spelling of each person
+
+    def refuse_shared(self, splits: Sequence[str]) -> None:
+        """Raise DataError if a person, under any spelling, is in two splits."""
+        first: dict[str, tuple[str, str]] = {}
+        for name, key, split in zip(self.written, self.keys, splits, strict=True):
+            if not key or not split:
+                continue
+            known, before = first.setdefault(key, (name, split))
+            if before != split and known == name:
+                raise DataError(
+                    f"{self.where}: patient '{name}' is in {before} and {split}; a patient belongs to one split"
+                )
+            if before != split:
+                raise DataError(
+                    f"{self.where}: patient '{known}' is in {before} and, written '{name}', in {split}; a patient "
+                    "belongs to one split (if they are two people: data.patient_spelling=exact)"
+                )
+
+    def noted(self, kept: Collection[str]) -> dict[str, int]:
+        """How many of the people kept are written in several ways."""
+        spellings = Counter(key for key, _ in set(zip(self.keys, self.written, strict=True)) if key)
+        keys = dict(zip(self.people, self.keys, strict=True))
+        several = sum(spellings[keys[name]] > 1 for name in kept)
+        return {"people whose id is written in several ways, such as 123 and 0123, each taken as one": several}
+
+
+def one_name_each(written: Sequence[str], merge: bool, where: str) -> Names:
+    """Every person under the first spelling that the table has; without `merge`, every spelling is a person.
+
+    Raises DataError: ids that a spreadsheet has rounded, so that several people share one.
+    """
+    distinct = dict.fromkeys(written)
+    for name in distinct:
+        if merge and ROUNDED.fullmatch(name):
+            raise DataError(
+                f"{where}: the patient '{name}' is a number that a spreadsheet has rounded; export the column as "
+                "text (if it is a name: data.patient_spelling=exact)"
+            )
+    key_of = {name: person(name) if merge else name for name in distinct}
+    first: dict[str, str] = {}
+    for name, key in key_of.items():
+        first.setdefault(key, name)
+    keys = [key_of[name] for name in written]
+    return Names(where, written, keys, [first[key] for key in keys])
+
+
+def shared_files(rows: pd.DataFrame, source: Source, refuse: bool) -> dict[str, int]:
+    """How many files are in several rows. Files that aren't there are left to whoever reads them.
+
+    Raises DataError: with `refuse`, a file that several people in two splits share.
+    """
+    written = rows["path"].tolist()
+    counts = Counter(written)
+    known = {path: normpath(path.replace("\\", "/")) for path in counts}
+    alike = Counter(known.values())
+    of: dict[str, list[int]] = {}
+    for row, path in enumerate(written):
+        if counts[path] > 1 or alike[known[path]] > 1:
+            of.setdefault(known[path], []).append(row)
+    root, repeated, shared = Path(str(source.about.get("root", ""))), 0, 0
+    people, splits = rows["patient_id"].tolist(), rows["split"].tolist()
+    for path, group in of.items():
+        if not (root / path).is_file():
+            continue
+        several = list(dict.fromkeys(people[row] for row in group))
+        repeated, shared = repeated + 1, shared + (len(several) > 1)
+        parts = list(dict.fromkeys(splits[row] for row in group))
+        if refuse and len(several) > 1 and len(parts) > 1:
+            raise DataError(
+                f"{source.where}: the file '{path}' is of patient '{several[0]}' and of '{several[1]}', in "
+                f"{' and '.join(parts)}; name the right one (or data.shared_pixels=keep)"
+            )
+    return {"files that stand in several rows": repeated, "files that stand under several patients": shared}
+
+
+def contradictions(
+    rows: pd.DataFrame, constant: Sequence[str], labelled: Sequence[str], studies: Sequence[str] | None
+) -> dict[str, int]:
+    """People with more than one of what a person has one of, and studies whose films have different labels.
+
+    `studies` has every row of the table; a study is named within its patient.
+    """
+    found = {f"patients with more than one {name}": _differing(rows, ["patient_id"], name) for name in constant}
+    if studies is not None:
+        named = rows.assign(study_id=[studies[row] or None for row in rows["row"]]).dropna(subset="study_id")
+        for name in labelled:
+            differing = _differing(named, ["patient_id", "study_id"], name)
+            found[f"studies whose films have more than one {name}"] = differing
+    return found
+
+
+def _differing(rows: pd.DataFrame, keys: list[str], name: str) -> int:
+    pairs = rows[[*keys, name]].drop_duplicates()
+    return sum(count > 1 for count in Counter(zip(*(pairs[key] for key in keys), strict=True)).values())
