@@ -1,4 +1,4 @@
-"""Exact error of what parents alone foretell of a change, beside that of the whole model.
+"""Exact error of what parents alone predict of a change, beside that of the whole model.
 
     python benchmarks/template.py runs/demo
 

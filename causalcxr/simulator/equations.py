@@ -21,7 +21,7 @@ __all__ = ["DEFAULT", "Knobs", "attributes", "effusion_volume", "graph", "severi
 
 AGE_LOW, AGE_SPAN = 20.0, 70.0
 AGE_SHAPE = (2.5, 2.0)
-# Prevalence .35 over the law of age above (tests integrate it).
+# Prevalence 0.35 over the law of age above (tests integrate it).
 FINDING_BASE, FINDING_PER_DECADE = -0.63, 0.45
 RACE_SHARES = (0.60, 0.15, 0.25)  # white, asian, black
 # Which group stands where on an acquisition knob is arbitrary; what counts is that the groups differ.
@@ -113,7 +113,10 @@ def intervened(
 
 
 def severity(u: Mapping[str, Tensor], p: Mapping[str, Tensor]) -> Tensor:
-    """`e = (2 finding - 1) + N(0, 1)`, `(B,)`: the best classifier on it has accuracy .841 and AUROC .921."""
+    """`e = (2 finding - 1) + N(0, 1)`, `(B,)`.
+
+    The best classifier on it has AUROC 0.921 and, at equal prevalence, accuracy 0.841.
+    """
     return 2.0 * p["finding"] - 1.0 + u["severity"]
 
 

@@ -13,6 +13,7 @@ from causalcxr.config import load_config
 from causalcxr.data.preparation import open_cohort
 from causalcxr.evaluation.evaluate import evaluate
 from causalcxr.metrics.truth import find_truth
+from causalcxr.predictors.adapters import AdaptedPredictor
 from causalcxr.runs import open_run
 from causalcxr.support.errors import ConfigError, GraphError, RunError
 from causalcxr.training.pipeline import train
@@ -252,3 +253,9 @@ def test_wrong_runs_are_refused(tiny_run, tmp_path):
         evaluate([f"run={untrained}"])
     with pytest.raises(GraphError, match="female"):
         evaluate([f"run={tiny_run}", "evaluate.interventions=[sex=femal]"])
+
+
+def test_an_evaluator_without_an_attribute_is_refused_before_anything_is_measured(tiny_run):
+    blind = AdaptedPredictor([], lambda image: image, {})
+    with pytest.raises(ConfigError, match="got one without sex, race, age, finding"):
+        evaluate([f"run={tiny_run}", *QUICK], evaluator=blind)

@@ -57,12 +57,12 @@ def test_what_moves_is_found_and_what_brightens_is_not_taken_for_it(size, channe
     assert inner[1:].abs().mean() < 0.1 * SHIFT
 
 
-def test_what_is_constant_or_told_twice_moves_nothing_more():
+def test_constant_or_repeated_features_move_nothing_more():
     features, images = people(32)
     once, twice = Template(3, 1, 32), Template(5, 1, 32)
     once.fit(lambda: [(features, torch.zeros(N, 0), images)])
-    told = torch.cat([features[:, :1] / 2, features[:, :1] / 2, features[:, 1:], torch.ones(N, 1)], dim=1)
-    twice.fit(lambda: [(told, torch.zeros(N, 0), images)])
+    repeated = torch.cat([features[:, :1] / 2, features[:, :1] / 2, features[:, 1:], torch.ones(N, 1)], dim=1)
+    twice.fit(lambda: [(repeated, torch.zeros(N, 0), images)])
     assert twice.field[4].abs().max() < 1e-6
     change = torch.tensor([[1.0, 0.0, 0.0]])
     image = smooth(1, 32)
