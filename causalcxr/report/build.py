@@ -25,6 +25,7 @@ from causalcxr.training.config import TARGETS
 __all__ = ["Compared", "Results", "build_report"]
 
 ORDER = ("before", *TARGETS)  # of runs that are compared
+GUESSING = 8.0  # bits per dimension of a model that gives every grey level the same probability
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,18 @@ def _facts(results: Results, provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _warnings(results: Results, provenance: Mapping[str, Any]) -> list[str]:
-    trained_on = provenance.get("data_hash")
-    if trained_on in (None, results.cohort.data_hash):
-        return []
-    return ["These are not the data that the model was trained on: the hash of the prepared cohort differs."]
+    found = []
+    if provenance.get("data_hash") not in (None, results.cohort.data_hash):
+        found.append(
+            "These are not the data that the model was trained on: the hash of the prepared cohort differs."
+        )
+    bits = results.metrics.get(("image", "bits_per_dimension"))
+    if bits is not None and not bits["value"] < GUESSING:
+        found.append(
+            f"The image model is no better than a guess: {number_text(bits['value'])} bits per dimension, where "
+            f"a uniform guess has {GUESSING:g}. Train it for longer before you read a counterfactual."
+        )
+    return found
 
 
 def _settings(config: Config) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import struct
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.evaluation.evaluate import evaluate
 from causalcxr.metrics.truth import find_truth
 from causalcxr.predictors.adapters import AdaptedPredictor
+from causalcxr.report.build import _warnings
 from causalcxr.runs import open_run
 from causalcxr.support.errors import ConfigError, GraphError, RunError
 from causalcxr.training.pipeline import train
@@ -129,6 +131,23 @@ def test_report_stands_alone(evaluated):
     assert "label recorded by people" in page
     for key in expected_keys():
         assert key in page
+
+
+def test_contents_lead_to_every_section_and_no_other(evaluated):
+    page = (evaluated / "report.html").read_text()
+    contents = page.partition("<nav")[2].partition("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)"', contents) == re.findall(r'<h2 id="([^"]+)"', page)
+    assert page.count("<h2") == page.count('<h2 id="') > 6
+
+
+def test_a_model_that_guesses_is_named_so(evaluated, metrics):
+    bits = metrics["image/bits_per_dimension"]["value"]
+    assert ("no better than a guess" in (evaluated / "report.html").read_text()) == (bits >= 8)
+    results = SimpleNamespace(cohort=SimpleNamespace(data_hash="a"))
+    for value, expected in [(7.99, 0), (8.0, 1), (9.5, 1), (float("nan"), 1)]:
+        results.metrics = {("image", "bits_per_dimension"): {"value": value}}
+        assert len(_warnings(results, {"data_hash": "a"})) == expected
+        assert len(_warnings(results, {"data_hash": "b"})) == expected + 1
 
 
 def test_figures_are_pictures(evaluated):
