@@ -122,7 +122,7 @@ def summarise(folders: Mapping[int, Path], names: Sequence[str], out: Path) -> N
         "batch_size": first.config.train.finetune.batch_size,
         "device": first.provenance["device"],
         "n_test": next(iter(read.values()))["rows_of_images"],
-        "intervals": "Student's t over seeds, each with its own test subjects; per_seed has each seed's value",
+        "intervals": "Student's t over seeds, each with its own test subjects; of one seed, over its subjects",
     }
     if "counterfactual" in names:
         for mode in results["modes"].values():
@@ -182,7 +182,10 @@ def paired(mode: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def over_seeds(measured: Sequence[Measured], key: str) -> dict[str, Any]:
-    """A metric's mean over seeds."""
+    """A metric's mean over seeds; of one seed, its own interval over subjects."""
+    if len(measured) == 1 and measured[0][key]["value"] is not None:
+        value, low, high = (measured[0][key][part] for part in ("value", "low", "high"))
+        return {"value": value, "low": low, "high": high, "per_seed": [value]}
     return student([_value(one, key) for one in measured])
 
 

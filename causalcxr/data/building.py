@@ -61,7 +61,7 @@ def build(
     for work, listed in zip(works, shared, strict=True):
         if len(listed):
             listed.to_csv(work.cohort / SHARED, index=False, lineterminator="\n")
-        if getattr(config, "shared_pixels", "refuse") == "refuse":
+        if config.shared_pixels == "refuse":
             refuse_shared(listed, source.where, str(work.cohort / SHARED))
     remarks = source.remarks()
     return [

@@ -10,8 +10,8 @@ from causalcxr.support.errors import ConfigError
 __all__ = ["SOURCES", "DataConfig", "check_config", "expand"]
 
 SOURCES = (
-    *("simulator", "folder", "dicom", "morphomnist"),
-    *("mimic", "chexpert", "chexpert_plus", "nih", "padchest", "brax", "taixray", "mira"),
+    *("simulator", "folder", "morphomnist", "mimic", "chexpert", "chexpert_plus", "nih", "padchest", "brax"),
+    *("taixray", "mira", "dicom"),
 )
 
 
@@ -31,10 +31,9 @@ class DataConfig:
     uncertain: str = choice("reject", ("reject", "positive", "negative"))  # what a finding marked uncertain does
     views: list[str] = field(default_factory=lambda: ["AP", "PA"])  # projections that are kept; empty: all
     separator: str = "|"  # between the values of one cell ("Atelectasis|Effusion"); empty: a cell is one value
-    patient_spelling: str = choice(
-        "merge", ("merge", "exact")
-    )  # merge: 123, 123.0 and 0123, p7 and P7 are one person
-    shared_pixels: str = choice("refuse", ("refuse", "keep"))  # what a picture does that several patients share
+    patient_spelling: str = choice("merge", ("merge", "exact"))  # merge: 123, 123.0 and 0123 are one person
+    shared_pixels: str = choice("refuse", ("refuse", "keep"))  # what a picture does that lies in two splits
+    for_processing: str = choice("reject", ("reject", "keep"))  # dicom: films that no person was to look at
     hand_labels: str = choice("test", ("test", "all", "ignore"))  # mimic: films whose labels read by hand count
     label_file: str = ""  # chexpert_plus: findings_fixed.json, impression_fixed.json or report_fixed.json
     study_labels: str = choice("any", ("any", "all", "first"))  # chexpert_plus: films of one study that differ

@@ -73,10 +73,8 @@ def _native(file: Dataset, allocated: int) -> np.ndarray:
         content = np.frombuffer(content[: len(content) // 2 * 2], "u2").byteswap().tobytes()
     words = np.frombuffer(content, f"{order}u{allocated // 8}", count=len(content) // (allocated // 8))
     if len(words) < n or words[n:].any():
-        expected = f"{rows} x {columns} pixels of {allocated} bits"
-        raise ValueError(
-            f"{len(content):,} bytes of pixel data; expected {expected}, {n * allocated // 8:,} bytes"
-        )
+        expected = f"{n * allocated // 8:,} for {rows} x {columns} pixels of {allocated} bits"
+        raise ValueError(f"{len(content):,} bytes of pixel data; expected {expected}")
     return words[:n].reshape(rows, columns)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 __all__ = [
     "age_in_years",
     "ages_of_bands",
+    "is_band",
     "numbers",
     "one_race_each",
     "person",
@@ -88,6 +89,11 @@ def age_in_years(recorded: pd.Series) -> pd.Series:
     years = parts[0].astype(float) * parts[1].map(YEARS)
     ours = np.where(years.notna(), years.map("{:g}".format), kinds)
     return recorded.map(dict(zip(kinds, ours, strict=True)))
+
+
+def is_band(text: str) -> bool:
+    """Whether this is `60-64`, `85 or more` or the like."""
+    return any(kind.fullmatch(text.strip().lower()) for kind in (BAND, OPEN_BAND))
 
 
 def ages_of_bands(recorded: pd.Series, open_age: float) -> tuple[pd.Series, pd.Series]:

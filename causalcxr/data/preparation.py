@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from causalcxr.data.building import FORMAT, build, describe_variables
+import pandas as pd
+
+from causalcxr.data.building import FORMAT, SHARED, build, describe_variables
 from causalcxr.data.cohort import Cohort, Split, open_folder
 from causalcxr.data.config import DataConfig, check_config, expand
 from causalcxr.data.readers.brax import brax_source
@@ -28,6 +30,7 @@ from causalcxr.data.readers.nih import nih_source
 from causalcxr.data.readers.padchest import padchest_source
 from causalcxr.data.readers.simulated import simulator_source
 from causalcxr.data.readers.taixray import taixray_source
+from causalcxr.data.shared_pixels import refuse_shared
 from causalcxr.data.source import Source
 from causalcxr.data.working_folder import WorkingFolder, lock, remove_leftovers, working_folder
 from causalcxr.graph import Graph
@@ -70,8 +73,9 @@ def prepare(config: DataConfig, graph: Graph) -> Path:
     The folder is built under a temporary name and moved into place whole; its name has a hash of everything that
     its content depends on. Processes that want the same cohort wait for the one that builds it; what a killed one
     has done is taken over.
-    Raises ConfigError: an impossible value. Raises DataError: missing folder, table or column, a patient in two
-    splits, unknown split, empty split, no usable row, a full disk or a cache folder that can't be written.
+    Raises ConfigError: an impossible value. Raises DataError: missing folder, table or column, a patient or a
+    picture in two splits, unknown split, empty split, no usable row, a full disk, a cache folder that can't be
+    written.
     """
     check_config(config)
     source = READERS[config.source](config, graph)
@@ -81,6 +85,7 @@ def prepare(config: DataConfig, graph: Graph) -> Path:
         _build_missing(
             [WorkingFolder(folder, folder.name, config.size, key)], config, graph, source, "change data.cache"
         )
+    _refuse_allowed_before([folder], config, source)
     return folder
 
 
@@ -106,11 +111,12 @@ def prepare_into(
         _refuse_another(work)
     if any(work.folder.exists() or not work.place.exists() for work in works):
         _build_missing(works, config, graph, source, "choose another folder")
+    _refuse_allowed_before(places, config, source)
     return places
 
 
 def _key(config: DataConfig, graph: Graph, source: Source) -> str:
-    """A hash of all that the content depends on; not of the cache's place nor the number of workers."""
+    """A hash of all that the content depends on: neither the cache's place nor the number of workers."""
     settings = {
         "format": FORMAT,
         "size": config.size,
@@ -120,7 +126,7 @@ def _key(config: DataConfig, graph: Graph, source: Source) -> str:
         "other": dict(config.other),
         "separator": config.separator,
         "splits": [config.validation_fraction, config.test_fraction, config.split_seed],
-        "people": [config.patient_spelling, config.shared_pixels],
+        "people": config.patient_spelling,
         "variables": describe_variables(graph),
         "image": graph.image,
         "about": source.about,
@@ -141,6 +147,14 @@ def _refuse_another(work: WorkingFolder) -> None:
             f"'{work.place}' holds something else, or a cohort of other settings or data; "
             "choose another folder or delete it"
         )
+
+
+def _refuse_allowed_before(folders: Sequence[Path], config: DataConfig, source: Source) -> None:
+    """Raise DataError if a cohort was prepared while pictures in two splits were allowed, and now they aren't."""
+    for folder in folders:
+        if config.shared_pixels == "refuse" and (folder / SHARED).is_file():
+            listed = pd.read_csv(folder / SHARED, dtype={"path": str, "patient_id": str})
+            refuse_shared(listed, source.where, str(folder / SHARED))
 
 
 def _build_missing(

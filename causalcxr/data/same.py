@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
+from typing import Any
 
 import pandas as pd
 
@@ -78,13 +79,12 @@ def shared_files(rows: pd.DataFrame, source: Source, refuse: bool) -> dict[str, 
     Raises DataError: with `refuse`, a file that several people in two splits share.
     """
     written = rows["path"].tolist()
-    counts = Counter(written)
-    known = {path: normpath(path.replace("\\", "/")) for path in counts}
-    alike = Counter(known.values())
+    files = [normpath(path) if "//" in path or "./" in path else path for path in written]
+    counts = Counter(files)
     of: dict[str, list[int]] = {}
-    for row, path in enumerate(written):
-        if counts[path] > 1 or alike[known[path]] > 1:
-            of.setdefault(known[path], []).append(row)
+    for row, file in enumerate(files):
+        if counts[file] > 1:
+            of.setdefault(file, []).append(row)
     root, repeated, shared = Path(str(source.about.get("root", ""))), 0, 0
     people, splits = rows["patient_id"].tolist(), rows["split"].tolist()
     for path, group in of.items():
@@ -108,15 +108,23 @@ def contradictions(
 
     `studies` has every row of the table; a study is named within its patient.
     """
-    found = {f"patients with more than one {name}": _differing(rows, ["patient_id"], name) for name in constant}
+    people = rows["patient_id"].tolist()
+    found = {f"patients with more than one {name}": _differing(people, rows[name].tolist()) for name in constant}
     if studies is not None:
-        named = rows.assign(study_id=[studies[row] or None for row in rows["row"]]).dropna(subset="study_id")
+        named = [studies[row] and (person, studies[row]) for person, row in zip(people, rows["row"], strict=True)]
         for name in labelled:
-            differing = _differing(named, ["patient_id", "study_id"], name)
+            differing = _differing(named, rows[name].tolist())
             found[f"studies whose films have more than one {name}"] = differing
     return found
 
 
-def _differing(rows: pd.DataFrame, keys: list[str], name: str) -> int:
-    pairs = rows[[*keys, name]].drop_duplicates()
-    return sum(count > 1 for count in Counter(zip(*(pairs[key] for key in keys), strict=True)).values())
+def _differing(groups: Sequence[Any], labels: Sequence[str]) -> int:
+    """How many groups have several labels; a row with an empty group has none."""
+    first: dict[Any, str] = {}
+    return len(
+        {
+            group
+            for group, label in zip(groups, labels, strict=True)
+            if group and first.setdefault(group, label) != label
+        }
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from causalcxr.data.config import DataConfig
-from causalcxr.data.people import years
+from causalcxr.data.people import is_band, years
 from causalcxr.data.same import Names, contradictions, one_name_each, shared_files
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table_file import read_table
@@ -211,7 +211,7 @@ def _is_decimal(cell: str) -> bool:
 def _number(cell: str, variable: Variable, decimal: bool) -> np.float32 | Unusable:
     if cell.lower() in BLANK:
         return Unusable("blank value", f"{variable.name} is empty")
-    number = years(cell) if variable.unit == "years" else None
+    number = years(cell) if variable.unit in ("years", "year", "y") else None
     if number is None and COMMA.fullmatch(cell):
         if not decimal:
             text = f"{variable.name}: '{cell}' has a comma that may part decimals or thousands; write a point"
@@ -220,7 +220,8 @@ def _number(cell: str, variable: Variable, decimal: bool) -> np.float32 | Unusab
     if number is None and NUMBER.fullmatch(cell):
         number = float(cell)
     if number is None:
-        return Unusable("not a number", f"{variable.name}: '{cell}'")
+        band = " is a band; write one number, such as its middle" if is_band(cell) else ""
+        return Unusable("not a number", f"{variable.name}: '{cell}'{band}")
     low, high = variable.bounds
     if not low <= number <= high:
         expected = f"[{low:g}, {high:g}] {variable.unit}".rstrip()

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import pandas as pd
 
@@ -24,6 +23,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 KNOWN = ("path", "patient_id", "split", "sex", "age", "race", "finding")  # names that a header is expected to have
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 EXCEL, OLD_EXCEL, PARQUET = b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1"  # first bytes of a file
+ENDINGS = (".csv", ".csv.gz", ".xlsx", ".tsv", ".txt")
 ANNOUNCED = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that Excel writes and understands
 
 
@@ -39,7 +39,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except FileNotFoundError:
-        raise DataError(f"no table '{path}'; set data.root and data.table") from None
+        raise DataError(f"no table '{path}'; {_beside(path) or 'set data.root and data.table'}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
     if content.startswith(OLD_EXCEL):
@@ -58,6 +58,13 @@ def read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise DataError(f"table '{path}' has a header and no rows")
     return table
+
+
+def _beside(path: Path) -> str:
+    """A hint at the one table of this name and another ending, if there is one."""
+    stem = path.name.partition(".")[0]
+    there = [f"{stem}{ending}" for ending in ENDINGS if (path.parent / f"{stem}{ending}").is_file()]
+    return f"there is '{there[0]}': data.table={there[0]}" if len(there) == 1 else ""
 
 
 def _unreadable(path: Path, error: object, kind: str = "CSV") -> DataError:
@@ -209,7 +216,7 @@ def _read_excel(path: Path, content: bytes) -> pd.DataFrame:
             warnings.simplefilter("ignore")
             book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
             sheets = {sheet.title: _sheet(sheet) for sheet in book.worksheets}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
+    except Exception as error:  # what a damaged archive makes of the libraries below is without limit
         raise _unreadable(path, error, "XLSX") from None
     filled = {title: rows for title, rows in sheets.items() if rows}
     if len(filled) > 1:

@@ -103,9 +103,7 @@ def _mend(path: Path) -> str:
     if path.parent.name == "state":
         return f"delete it, and the stage '{path.name.partition('.')[0]}' is trained again by the same command"
     if path.stem == "model":
-        return (
-            "delete it and train with the same command: finished stages are taken from state/ if that is whole"
-        )
+        return "delete it and train with the same command: finished stages are taken from state/ if that is whole"
     return "copy it from a backup, or delete it with model.safetensors: the same command makes both again"
 
 

@@ -219,10 +219,10 @@ def test_what_contradicts_itself_and_what_pixels_say_are_warnings(graph, table):
     ):
         assert line in warnings
     assert "<dt>noted</dt>" not in card
-    assert "Alike in train, val and test: group, site, dose." in card
+    assert "Train, val and test do not differ beyond chance, or by 0.1 of the rows, in group, site, dose." in card
     manifest["site"] = np.where(manifest["split"] == "test", "0", manifest["site"])
     card = render_card(described, graph, manifest, pd.DataFrame({"reason": [], "detail": []}), None)
-    assert "Alike in train, val and test: group, dose. Not alike: site." in card
+    assert "Train, val and test differ in site. They do not differ beyond chance" in card
 
 
 def test_no_table_is_wider_than_a_phone(card):

@@ -184,9 +184,7 @@ def test_combinations_with_next_to_nobody_are_named_the_worst_first():
     cells |= {("male", 39, "Pleural Effusion"): 1, ("female", 61, "No Finding"): 0}
     table = pd.concat([people(cells), people({("female", 61, "No Finding"): 9}, split="test")])
     (gap,) = find_gaps(CHEST, table)
-    assert gap.startswith(
-        "10 of 20 combinations of sex, age, finding have fewer than 5 patients in train (9 have"
-    )
+    assert gap.startswith("10 of 20 combinations of sex, age, finding have fewer than 5 patients in train (9 have")
     worst = gap.split("Worst: ")[1].split("; ")
     assert worst[:2] == [
         "sex female, age 60 to 69, finding No Finding (nobody)",

@@ -70,6 +70,11 @@ def test_decimal_commas(cells, expected):
     assert number("dose", *cells) == expected
 
 
+@pytest.mark.parametrize("cell", ["60-64", "90+", "85 or more", ">89"])
+def test_a_band_says_what_to_do(cell):
+    assert read(age=[cell])[1][0].detail == f"age: '{cell}' is a band; write one number, such as its middle"
+
+
 def test_a_comma_of_two_meanings_says_what_to_do():
     rejected = read(dose=["1,234"] * 2)[1]
     assert rejected[0].detail == "dose: '1,234' has a comma that may part decimals or thousands; write a point"

@@ -88,6 +88,14 @@ def test_what_has_none_is_one_line_with_the_mend(tmp_path, content, message):
     assert message in str(error.value) and f"'{path}'" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_table_of_another_ending_is_pointed_at(tmp_path):
+    with pytest.raises(DataError, match=r"no table '.*metadata\.csv'; set data\.root and data\.table"):
+        read_table(tmp_path / "metadata.csv")
+    (tmp_path / "metadata.xlsx").touch()
+    with pytest.raises(DataError, match=r"there is 'metadata\.xlsx': data\.table=metadata\.xlsx"):
+        read_table(tmp_path / "metadata.csv")
+
+
 def workbook(*sheets: list[list]) -> bytes:
     book = pytest.importorskip("openpyxl", reason="openpyxl (extra cxr) is not installed").Workbook()
     book.remove(book.active)

@@ -114,7 +114,7 @@ def _image_files(paths: pd.Series, root: Path, unusable: dict[int, Unusable]) ->
         places = [f"{folder}/{name}".lstrip("/") for folder in folders for name in dict.fromkeys((png, path))]
         there = next((place for place in places if (root / place).is_file()), None)
         if there is None and any(_unfinished(root / place) for place in places):
-            unusable.setdefault(row, Unusable("unfinished download", f"'{places[0]}' is still .azDownload-..."))
+            unusable.setdefault(row, Unusable("partial download", f"'{places[0]}' is still .azDownload-..."))
         found.append(there or places[0])
     return pd.Series(found, dtype=str)
 

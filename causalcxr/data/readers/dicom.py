@@ -13,7 +13,7 @@ from causalcxr.data.collection import cells, reject, reject_views, rows_of
 from causalcxr.data.config import DataConfig
 from causalcxr.data.downloads import finished_name
 from causalcxr.data.files import channels_of, existing_root, fingerprint
-from causalcxr.data.people import age_in_years, sex
+from causalcxr.data.people import age_in_years, person, sex
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import read_table
 from causalcxr.graph import Graph
@@ -48,7 +48,7 @@ def dicom_source(config: DataConfig, graph: Graph) -> Source:
     if joined is not None:
         key["table"] = hashlib.sha256(extra.read_bytes()).hexdigest()
     channels = channels_of(graph)
-    for_processing = getattr(config, "for_processing", "reject") == "keep"
+    for_processing = config.for_processing == "keep"
 
     @cache
     def read() -> _Headers:  # only when a cohort is prepared
@@ -101,7 +101,7 @@ def _read_headers(
     tags["path"] = pd.Series([file.relative_to(root).as_posix() for file in files], dtype=str)
     columns = {
         "path": tags["path"],
-        "patient_id": tags["PatientID"].map(_pseudonym),
+        "patient_id": _pseudonyms(tags["PatientID"], config),
         "sex": sex(tags["PatientSex"]),
         "age": age_in_years(tags["PatientAge"]),
         "view": tags["ViewPosition"],
@@ -127,6 +127,7 @@ def _join(
     return {name: cells(joined, name, extra).iloc[rows].reset_index(drop=True) for name in others}
 
 
-def _pseudonym(patient: str) -> str:
+def _pseudonyms(patients: pd.Series, config: DataConfig) -> pd.Series:
     """The same for the same person, without the number that a hospital knows; a list of all numbers undoes it."""
-    return hashlib.sha256(patient.encode()).hexdigest()[:16] if patient else ""
+    spelled = patients.map(person) if config.patient_spelling == "merge" else patients
+    return spelled.map(lambda name: hashlib.sha256(name.encode()).hexdigest()[:16] if name else "")

@@ -9,7 +9,7 @@ from causalcxr.data.collection import Collection, cells, find_file, locate, refu
 from causalcxr.data.config import DataConfig
 from causalcxr.data.files import existing_root
 from causalcxr.data.findings import label_findings, lists
-from causalcxr.data.people import age_in_years, sex
+from causalcxr.data.people import age_in_years, person, sex
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import patient_uniform, read_table
 from causalcxr.graph import Graph
@@ -63,7 +63,8 @@ def nih_source(config: DataConfig, graph: Graph) -> Source:
 
 def _split(names: pd.Series, patients: pd.Series, train_val: Path, test: Path, config: DataConfig) -> pd.Series:
     """The official test images; of the official others those of some patients are for validation."""
-    drawn = {patient: patient_uniform(config.split_seed, patient) for patient in patients.unique()}
+    written = (lambda patient: patient) if config.patient_spelling == "exact" else person
+    drawn = {patient: patient_uniform(config.split_seed, written(patient)) for patient in patients.unique()}
     rest = np.where(patients.map(drawn) < config.validation_fraction, "val", "train")
     listed = np.where(names.isin(train_val.read_text("utf-8").split()), rest, "")
     return pd.Series(np.where(names.isin(test.read_text("utf-8").split()), "test", listed), dtype=str)

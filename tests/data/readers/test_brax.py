@@ -73,7 +73,7 @@ def test_what_the_open_band_stands_for_is_a_setting(brax, check_every_row):
     check_every_row(cohort, len(IMAGES), REJECTED | {"open age band": 1})
     rejected = (cohort.folder / "rejected.csv").read_text("utf-8")
     assert "age: '85 or more' has no middle; data.open_age says what it stands for" in rejected
-    with pytest.raises(ConfigError, match="data.open_age"):
+    with pytest.raises(ConfigError, match=r"data\.open_age"):
         open_cohort(brax(open_age=-1.0), load_graph("chest_without_race"))
 
 

@@ -28,7 +28,7 @@ IMAGES = [  # split, patient, study, film, view, sex, race, age, labels (None: n
     ("train", "00006", 1, "view1_frontal", "AP", "Female", "Other", "30.0", HEALTHY, "other value"),
     ("train", "00007", 1, "view1_frontal", "AP", "Female", "White", "30.0", None, "no label"),
     ("train", "00008", 1, "view1_frontal", "LL", "Female", "White", "30.0", HEALTHY, "other view"),
-    ("train", "00009", 1, "view1_frontal", "AP", "Female", "White", "61.0", HEALTHY, "unfinished download"),
+    ("train", "00009", 1, "view1_frontal", "AP", "Female", "White", "61.0", HEALTHY, "partial download"),
     ("train", "00010", 1, "view1_frontal", "AP", "Female", "White", "61.0", HEALTHY, "missing file"),
     ("valid", "64541", 1, "view1_frontal", "AP", "Male", "White", "73.0", HEALTHY, "kept"),
 ]  # fmt: skip
@@ -41,7 +41,7 @@ REJECTED = {
         "other value": 1,
         "no label": 1,
     },
-    **{"unfinished download": 1, "missing file": 1},
+    **{"partial download": 1, "missing file": 1},
 }
 KEPT = [0, 2, 6, 7, 14]
 
@@ -54,11 +54,11 @@ def plus(tmp_path, write_csv, draw):
         for i, (split, patient, study, name, view, sex, race, age, marked, fate) in enumerate(IMAGES):
             film = f"patient{patient}/study{study}/{name}"
             file = root / folder / split / f"{film}.png"
-            if fate not in ("unfinished download", "missing file"):
+            if fate not in ("partial download", "missing file"):
                 draw(file, i)
             else:
                 file.parent.mkdir(parents=True)
-            if fate == "unfinished download":
+            if fate == "partial download":
                 (file.parent / f".azDownload-8d1f-{file.name}").write_bytes(b"\x89PNG half of")
             path = f"{split}/{film}.jpg"
             known = {

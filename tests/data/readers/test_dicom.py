@@ -1,6 +1,7 @@
 """DICOM files: the pixels against pydicom's own pipeline, what is refused, and a folder of them as a source."""
 
 import hashlib
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa:
 from pydicom.uid import (  # noqa: E402
     MPEG2MPML,
     DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -142,6 +145,95 @@ def test_a_voi_lut_after_a_rescale(tmp_path):
     check_pixels(write(file, tmp_path / "a.dcm"), curve[(stored - 1000).clip(0)] / 4095 * 255)
 
 
+STORED12 = np.linspace(0, 4095, SIDE**2).round().astype(int).reshape(SIDE, SIDE)  # what radiograph(12) holds
+
+
+def as_bytes(item: Dataset, padded: int = 0) -> Dataset:
+    """The entries one a byte, as tables of 8 bits are meant to be written."""
+    content = bytes(item.LUTData) + bytes(padded)
+    del item.LUTData
+    item.add_new("LUTData", "OW", content + bytes(len(content) % 2))
+    return item
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("n", [4096, 4095, 300])  # more entries than 8 bits can count
+def test_a_table_of_8_bits_is_read_in_words_and_in_bytes(tmp_path, sequence, packed, n):
+    entries = np.rint(255 * np.sqrt(np.arange(n) / (n - 1))).astype(int)
+    item = lut(entries, 0, 8)
+    file = radiograph(12)
+    setattr(file, sequence, [as_bytes(item) if packed else item])
+    check_pixels(write(file, tmp_path / "a.dcm"), entries[STORED12.clip(0, n - 1)])
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("first", [0, 700, 4000])
+@pytest.mark.parametrize(
+    ("said", "filled"), [(16, 16), (12, 12), (10, 10), (16, 12), (16, 10), (12, 16), (14, 11)]
+)
+def test_a_table_is_scaled_by_the_bits_that_its_entries_need(tmp_path, sequence, said, filled, first):
+    entries = np.linspace(2**filled - 1, 0, 2000).round().astype(int)
+    file = radiograph(12)
+    setattr(file, sequence, [lut(entries, first, said)])
+    levels = entries[(STORED12 - first).clip(0, 1999)] / (2**filled - 1) * 255
+    check_pixels(write(file, tmp_path / "a.dcm"), levels)
+
+
+def test_a_table_of_all_65536_entries_has_the_length_0(tmp_path):
+    entries = np.arange(65536)[::-1]
+    item = lut(entries[:4], 0, 16)
+    item.LUTDescriptor = [0, 0, 16]
+    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    file = radiograph(16, VOILUTSequence=[item])
+    stored = np.linspace(0, 65535, SIDE**2).round().reshape(SIDE, SIDE)
+    check_pixels(write(file, tmp_path / "a.dcm"), 255 - stored / 65535 * 255)
+
+
+@pytest.mark.parametrize("slope", [20, 1000, -20])
+def test_values_beyond_a_table_are_those_of_its_ends(tmp_path, slope):
+    entries = np.arange(4096) * 16
+    file = radiograph(12, RescaleSlope=slope, RescaleIntercept=0, VOILUTSequence=[lut(entries, 0, 16)])
+    levels = entries[(STORED12 * slope).clip(0, 4095)] / 65535 * 255
+    if slope < 0:  # all of them lie below the table
+        assert read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0].reason == "constant image"
+    else:
+        check_pixels(write(file, tmp_path / "a.dcm"), levels)
+
+
+@pytest.mark.parametrize("written", [-1000, -1000 % 65536])
+def test_a_negative_first_value_may_lack_its_sign(tmp_path, written):
+    entries = np.arange(4096)
+    file = radiograph(12, RescaleSlope=1, RescaleIntercept=-1000, VOILUTSequence=[lut(entries, 0, 12)])
+    descriptor = [4096, written, 12]
+    file.VOILUTSequence[0].add_new("LUTDescriptor", "SS" if written < 0 else "US", descriptor)
+    check_pixels(write(file, tmp_path / "a.dcm"), STORED12 / 4095 * 255)
+
+
+def test_a_table_shorter_than_it_says_is_refused(tmp_path):
+    file = radiograph(12, VOILUTSequence=[lut(np.arange(300), 0, 12)])
+    file.VOILUTSequence[0].LUTDescriptor = [4096, 0, 12]
+    answer = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert answer.reason == "broken image" and "a look-up table of 4,096 entries has 300" in answer.detail
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("slope", [1, -1, 2.5])
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_windows_are_those_of_the_standard(tmp_path, function, slope, kind):
+    """PS3.3 C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2; a negative slope makes high stored values dark."""
+    file = radiograph(12, RescaleSlope=slope, RescaleIntercept=50, PhotometricInterpretation=kind)
+    center, width = 50 + slope * 2000, 1800
+    file.WindowCenter, file.WindowWidth, file.VOILUTFunction = center, width, function
+    x = STORED12 * slope + 50
+    shares = {
+        "LINEAR": (x - (center - 0.5)) / (width - 1) + 0.5,
+        "LINEAR_EXACT": (x - center) / width + 0.5,
+        "SIGMOID": 1 / (1 + np.exp(-4 * (x - center) / width)),
+    }[function].clip(0, 1)
+    check_pixels(write(file, tmp_path / "a.dcm"), 255 * (1 - shares if kind == "MONOCHROME1" else shares))
+
+
 def test_a_modality_lut(tmp_path):
     curve = np.rint(65535 * np.linspace(0, 1, 4096) ** 3).astype(int)
     file = radiograph(12, ModalityLUTSequence=[lut(curve, 0, 16)])
@@ -183,6 +275,153 @@ def test_baseline_jpeg_as_pillow_writes_it(tmp_path):
     decoded = np.asarray(Image.open(coded))
     assert np.abs(pixels[0].astype(int) - decoded).max() <= 1  # decoders may round otherwise
     assert np.abs(pixels[0].astype(int) - smooth).mean() < 2
+
+
+NOISE = np.random.default_rng(7).integers(0, 2**16, (SIDE, SIDE))
+
+
+def in_words(values: np.ndarray, stored: int, high: int) -> np.ndarray:
+    """Values of so many bits, the highest of which is `high`, in words whose other bits are full of noise."""
+    shift = high + 1 - stored
+    mask = (2**stored - 1) << shift
+    return (((values % 2**stored) << shift) | (NOISE & ~mask)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15), (10, 12), (15, 14)])
+def test_bits_beside_those_stored_are_not_seen(tmp_path, syntax, signed, stored, high):
+    """PS3.5 8.1.1: they may hold anything, such as the overlays of old files."""
+    values = np.linspace(0, 2**stored - 1, SIDE**2).round().astype(int).reshape(SIDE, SIDE)
+    low = -(2 ** (stored - 1)) if signed else 0
+    file = radiograph(16, PixelData=in_words(values + low, stored, high).tobytes())
+    if syntax != ExplicitVRLittleEndian:
+        if syntax == JPEG2000Lossless:
+            pytest.importorskip("openjpeg", reason="pylibjpeg-openjpeg (extra dicom) is not installed")
+        file.compress(syntax, generate_instance_uid=False)
+    file.BitsStored, file.HighBit, file.PixelRepresentation = stored, high, int(signed)
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert isinstance(pixels, np.ndarray), pixels
+    assert np.abs(pixels[0] - values / (2**stored - 1) * 255).max() <= ROUNDING
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("stored", "high"), [(16, 15), (8, 7), (6, 6), (9, 15)])
+def test_bits_beside_those_stored_are_not_seen_in_jpeg_ls(tmp_path, signed, stored, high):
+    """pydicom's own film, of which the header says that fewer bits are stored than its 16."""
+    words = pydicom.dcmread(shipped("MR_small.dcm")).pixel_array.view(np.uint16).astype(int)
+    file = pydicom.dcmread(shipped("MR_small_jpeg_ls_lossless.dcm"))
+    if not pydicom.pixels.decoders.base.get_decoder(JPEGLSLossless).is_available:
+        pytest.skip("no decoder of JPEG-LS (extra dicom) is installed")
+    for tag in ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept"):
+        file.pop(tag, None)
+    file.BitsStored, file.HighBit, file.PixelRepresentation = stored, high, int(signed)
+    values = (words >> (high + 1 - stored)) % 2**stored
+    values = (values + 2 ** (stored - 1)) % 2**stored if signed else values  # counted from the lowest one
+    pixels = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert isinstance(pixels, np.ndarray), pixels
+    assert np.abs(pixels[0] - values / (2**stored - 1) * 255).max() <= ROUNDING
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_header_without_high_bit_means_the_usual_one(tmp_path, signed):
+    file = radiograph(12, signed)
+    with_high_bit = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    del file.HighBit
+    assert np.array_equal(read_dicom(write(file, tmp_path / "b.dcm"), [SIDE], 1)[0], with_high_bit)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"HighBit": 7}, "HighBit 7 for 12 bits stored in 16; expected 11"),
+        ({"Rows": SIDE + 1}, "8,192 bytes of pixel data; expected 8,320 for 65 x 64 pixels of 16 bits"),
+        ({"Columns": SIDE - 1}, "8,192 bytes of pixel data; expected 8,064 for 64 x 63 pixels of 16 bits"),
+        ({"WindowCenter": 9, "WindowWidth": 0}, "WindowWidth is 0; expected at least 1"),
+        ({"WindowCenter": 9, "WindowWidth": 9, "VOILUTFunction": "CURVED"}, "VOILUTFunction is 'CURVED'"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(tmp_path, tags, said):
+    answer = read_dicom(write(radiograph(12, **tags), tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert isinstance(answer, Unusable) and answer.reason == "broken image" and said in answer.detail
+
+
+def test_padding_behind_the_pixels_is_no_contradiction(tmp_path):
+    file = radiograph(12)
+    plain = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    file.PixelData += bytes(256)
+    assert np.array_equal(read_dicom(write(file, tmp_path / "b.dcm"), [SIDE], 1)[0], plain)
+
+
+def test_a_compressed_image_of_another_size_than_the_header_says_is_refused(tmp_path):
+    pytest.importorskip("openjpeg", reason="pylibjpeg-openjpeg (extra dicom) is not installed")
+    file = radiograph(12)
+    file.compress(JPEG2000Lossless)
+    file.Rows = SIDE // 2
+    answer = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    assert answer.reason == "broken image" and "is 64 x 64, the header says 32 x 64" in answer.detail
+    file.Rows = file.Columns = 65_535
+    assert read_dicom(write(file, tmp_path / "b.dcm"), [SIDE], 1)[0].reason == "too large"
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_eight_bits_of_the_other_byte_order(tmp_path, bits):
+    file = radiograph(bits)
+    plain = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    file.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    words = np.frombuffer(file.PixelData, "<u2").byteswap()  # words are swapped, whatever is in them
+    file.PixelData = words.tobytes()
+    file["PixelData"].VR = "OW"
+    path = tmp_path / "b.dcm"
+    file.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=False)
+    assert np.array_equal(read_dicom(path, [SIDE], 1)[0], plain)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_file_that_names_no_transfer_syntax_is_read_as_what_it_is(tmp_path, implicit):
+    file = radiograph(12)
+    plain = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    del file.file_meta.TransferSyntaxUID
+    file.preamble = bytes(128)
+    file["PixelData"].VR = "OW"
+    file.save_as(tmp_path / "b.dcm", implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert np.array_equal(read_dicom(tmp_path / "b.dcm", [SIDE], 1)[0], plain)
+
+
+def test_a_compressed_file_that_names_no_transfer_syntax_is_refused(tmp_path):
+    file = radiograph(12)
+    file.compress(RLELossless)
+    del file.file_meta.TransferSyntaxUID
+    file.preamble = bytes(128)
+    file.save_as(tmp_path / "a.dcm", implicit_vr=False, little_endian=True, enforce_file_format=False)
+    answer = read_dicom(tmp_path / "a.dcm", [SIDE], 1)[0]
+    assert answer.reason == "no transfer syntax" and "names no transfer syntax and is compressed" in answer.detail
+
+
+def test_empty_pixel_data_are_no_pixels(tmp_path):
+    assert read_dicom(write(radiograph(12, PixelData=b""), tmp_path / "a.dcm"), [SIDE], 1)[0].reason == "no pixels"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"SOPClassUID": DigitalXRayImageStorageForProcessing},  # with no intent stated
+    ],
+)
+def test_a_film_for_processing_is_refused_unless_it_is_asked_for(tmp_path, tags):
+    path = write(radiograph(12, **tags), tmp_path / "a.dcm")
+    assert read_dicom(path, [SIDE], 1)[0].reason == "for processing"
+    assert isinstance(read_dicom(path, [SIDE], 1, for_processing=True)[0], np.ndarray)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_shape_of_the_presentation_lut_inverts_nothing_twice(tmp_path, kind):
+    file = radiograph(12, PhotometricInterpretation=kind)
+    plain = read_dicom(write(file, tmp_path / "a.dcm"), [SIDE], 1)[0]
+    file.PresentationLUTShape = "INVERSE"
+    assert np.array_equal(read_dicom(write(file, tmp_path / "b.dcm"), [SIDE], 1)[0], plain)
 
 
 def shipped(name: str) -> Path:
@@ -324,7 +563,7 @@ def test_every_file_is_kept_or_rejected_for_its_reason(folder, check_every_row):
 
 def test_no_name_and_no_number_of_a_patient_is_kept(folder):
     cohort = open_cohort(folder(), load_graph("chest_without_race"))
-    assert cohort.manifest["patient_id"][0] == hashlib.sha256(b"0001").hexdigest()[:16]
+    assert cohort.manifest["patient_id"][0] == hashlib.sha256(b"1").hexdigest()[:16]  # of 0001
     for file in cohort.folder.iterdir():
         assert b"Doe" not in file.read_bytes() and b"20240229" not in file.read_bytes()
 
@@ -345,6 +584,46 @@ def test_the_table_may_name_images_or_people(folder, key):
     cohort = open_cohort(config, load_graph("chest_without_race"))
     assert cohort.manifest["path"].tolist() == ["a/1.dcm", "a/3.DCM", "b/IM0001"]
     assert cohort.source["table"] == "labels.csv"
+
+
+def test_what_the_card_says_of_the_pixels_is_counted(folder):
+    config = folder()
+    config.views = []
+    for name, tags in {
+        "a/1.dcm": {"PresentationLUTShape": "INVERSE", "HighBit": 15, "BitsStored": 16},  # 12 bits in 16: dark
+        "a/3.DCM": {"PresentationLUTShape": "INVERSE", "PhotometricInterpretation": "MONOCHROME1"},
+        "b/5.dcm": {"PresentationLUTShape": "INVERSE"},  # rejected for its sex, so not counted
+    }.items():
+        file = pydicom.dcmread(Path(config.root, name))
+        for tag, value in tags.items():
+            setattr(file, tag, value)
+        write(file, Path(config.root, name))
+    folder_ = prepare(config, load_graph("chest_without_race"))
+    described = json.loads((folder_ / "cohort.json").read_text())
+    assert described["pixels"] == {"little of the stated range": 1, "MONOCHROME2 with an INVERSE shape": 1}
+
+
+def test_partial_downloads_are_counted_and_never_used(folder, check_every_row):
+    config = folder()
+    content = Path(config.root, "a/1.dcm").read_bytes()
+    for name in (".azDownload-0000-1.dcm", "1.dcm.part", "._1.dcm", "IM7.crdownload"):
+        Path(config.root, "a", name).write_bytes(content[:-1024] + bytes(1024))  # of full size
+    Path(config.root, "a/notes.txt.part").write_bytes(b"nothing that counts")
+    cohort = open_cohort(config, load_graph("chest_without_race"))
+    check_every_row(cohort, len(PEOPLE) + 4, REJECTED | {"partial download": 4})
+
+
+def test_films_for_processing_are_a_reason_of_their_own(folder, check_every_row):
+    config = folder()
+    file = pydicom.dcmread(Path(config.root, "a/1.dcm"))
+    file.PresentationIntentType, file.SOPInstanceUID = "FOR PROCESSING", generate_uid()
+    write(file, Path(config.root, "a/0.dcm"))
+    table = Path(config.root, "metadata.csv")
+    table.write_text(table.read_text() + "a/0.dcm,No Finding,train\n")
+    cohort = open_cohort(config, load_graph("chest_without_race"))
+    check_every_row(cohort, len(PEOPLE) + 1, REJECTED | {"for processing": 1})
+    config.for_processing = "keep"
+    check_every_row(open_cohort(config, load_graph("chest_without_race")), len(PEOPLE) + 1, REJECTED)
 
 
 def test_all_views_can_be_kept(folder):
