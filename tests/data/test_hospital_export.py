@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from causalcxr.commands.data import prepare_cohort
+from causalcxr.commands.main import main
 from causalcxr.data import DataConfig, open_cohort
 from causalcxr.data.images import read_image
 from causalcxr.graph import load_graph
@@ -93,6 +94,32 @@ def test_the_preset_of_readme_prepares_it(tmp_path, monkeypatch, film, encoding)
     assert np.array_equal(cohort.images[0], read_image(tmp_path / "xrays" / rows()[0][0], 64, 1))
     card = (folder / "card.html").read_text("utf-8")
     assert "people whose id is written in several ways, such as 123 and 0123, each taken as one: " in card
+
+
+FEW = [*(f"train.{stage}.steps=2" for stage in ("attributes", "predictors", "image", "outputs", "finetune"))]
+FEW += ["train.device=cpu", "train.image.batch_size=4", "train.image.validate_rows=4"]
+FEW += ["train.finetune.batch_size=4", "train.finetune.validate_rows=4"]
+MEASURED = ["evaluate.rows=4", "evaluate.samples=2", "evaluate.draws=1", "evaluate.cycles=1"]
+
+
+@pytest.mark.parametrize("film", [pytest.param(real, marks=real_films)])
+def test_the_commands_of_readme_lead_to_a_report_of_real_films(tmp_path, monkeypatch, film):
+    """The three commands as README has them, with fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    readme = README.read_text("utf-8")
+    preset = re.findall(r"```yaml\n(.*?)```", readme, re.S)[0]
+    Path("my-hospital.yaml").write_text(preset.replace("~/xrays", str(tmp_path / "xrays")))
+    export(tmp_path / "xrays", film, "utf-8-sig")
+    commands = re.findall(r"^causalcxr ((?:train|evaluate) .*(?:my-hospital|runs/mine)\S*)", readme, re.M)
+    assert [command.split()[0] for command in commands] == ["train", "train", "evaluate"]
+    for command in commands:
+        verb, *arguments = command.partition("  ")[0].split()
+        fewer = MEASURED if verb == "evaluate" else FEW
+        split = ["data.split_seed=3"] if "preset=my-hospital.yaml" in arguments else []
+        assert main([verb, *arguments, *fewer, *split]) == 0
+    report = Path("runs/mine-counterfactual/report.html").read_text("utf-8")
+    assert "chest_without_race" in report and "Fine-tuned with <b>counterfactual</b> targets" in report
+    assert {"before", "counterfactual"} <= set(re.findall(r"<tr><td>(\w+)</td><td><b>", report))
 
 
 def test_a_person_in_two_splits_under_two_spellings_stops_it(tmp_path, monkeypatch):
