@@ -79,7 +79,7 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> EvaluatedMod
     scm = load(folder, device)
     cohort = open_cohort(config.data, run.graph)
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
-    evaluator = _check_evaluator(evaluator, run) if evaluator is not None else _own_evaluator(run)
+    evaluator = evaluator or _own_evaluator(run)
     truth = find_truth(cohort)
     return EvaluatedModel(run, config, scm, cohort, truth, evaluator.to(device) if evaluator else None, chosen)
 
@@ -101,16 +101,6 @@ def _same_data(run: Run, other: Run) -> bool:
         return run.provenance.get("data_hash") == other.provenance.get("data_hash")
     content, others = (replace(r.config.data, root="", cache="", workers=0) for r in (run, other))
     return content == others
-
-
-def _check_evaluator(evaluator: Predictor, run: Run) -> Predictor:
-    missing = [name for name in run.graph.attributes if name not in evaluator.index]
-    if missing:
-        raise ConfigError(
-            f"evaluator: expected one that predicts every attribute of graph '{run.graph.name}', "
-            f"got one without {', '.join(missing)}"
-        )
-    return evaluator
 
 
 def _own_evaluator(run: Run) -> Predictor | None:

@@ -26,7 +26,7 @@ from causalcxr.randomness import Draws, seed_of
 from causalcxr.report.gallery import Gallery, choose_rows, make_gallery
 from causalcxr.runs import Run
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.support.errors import RunError
+from causalcxr.support.errors import ConfigError, RunError
 
 __all__ = [
     "ATTRIBUTE_DRAWS",
@@ -53,10 +53,18 @@ class EvaluatedModel:
     interventions: Sequence[Mapping[str, Any]]
 
     def __post_init__(self) -> None:
-        if self.evaluator is not None and self.evaluator.fingerprint() in self._teachers():
+        if self.evaluator is None:
+            return
+        if self.evaluator.fingerprint() in self._teachers():
             raise RunError(
                 f"run '{self.run.folder}' was fine-tuned with this very predictor, or made its severities with "
                 "it, and it would praise what it taught; score with another one (the run's evaluator.safetensors)"
+            )
+        missing = [name for name in self.run.graph.attributes if name not in self.evaluator.index]
+        if missing:
+            raise ConfigError(
+                f"evaluator: expected one that predicts every attribute of graph '{self.run.graph.name}', "
+                f"got one without {', '.join(missing)}"
             )
 
     def _teachers(self) -> set[str]:
