@@ -98,7 +98,7 @@ def read_rows(out: str, rows: int) -> dict[str, Any]:
 
 
 def synthetic_source(rows: int) -> Source:
-    """Rows with attributes of a plausible law, two a patient, and one of 64 pictures each with its number in it."""
+    """Rows with attributes of a plausible law, two a patient, each with one of 64 pictures and its number."""
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (COPIES, 1, SIZE, SIZE), dtype=np.uint8)
 
