@@ -103,8 +103,9 @@ def check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
     if rows.empty:
         first = f"; the first: {rejected[0].detail}" if rejected else ""
         raise DataError(f"none of {len(rejected):,} rows can be used: {reasons}{first}")
+    filled = set(rows["split"].unique())
     for split in SPLITS:
-        if split not in set(rows["split"]):
+        if split not in filled:
             raise DataError(
                 f"the split '{split}' has no usable row ({len(rows):,} in the others; rejected: {reasons}); "
                 "give the table a split column with train, val and test, or change data.limit or data.split_seed"
