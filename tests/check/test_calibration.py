@@ -67,12 +67,14 @@ def test_the_integral_transform_of_an_untrained_root():
 def test_the_truth_is_contradicted_at_most_at_the_nominal_rate():
     # Groups overlap and are corrected as if they didn't, so the rate is below 5 %. 18 of 200 or fewer: a binomial
     # count at 5 % exceeds it in .6 % of cases.
-    scm, complaints = tiny_scm(GRAPH), 0
+    scm, lowest = tiny_scm(GRAPH), []
     for seed in range(REPEATS):
         held_out = drawn(scm, 2000, seed)
         fits = [check_calibration(scm, name, held_out, KNOWN, tolerance=0.0) for name in ("race", "dose")]
-        complaints += min(holm([fit.p for fit in fits])) <= 0.05
-    assert 0 < complaints <= 18
+        lowest.append(min(holm([fit.p for fit in fits])))
+    assert sum(p <= 0.05 for p in lowest) <= 18
+    # Nor does the check sleep: at a rate of 2 to 5 %, no value of 200 below 0.1 has a chance of 3 in 10,000 or less.
+    assert min(lowest) < 0.1
 
 
 def test_a_bent_label_is_found_in_the_group_where_it_is_bent():
