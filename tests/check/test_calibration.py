@@ -73,7 +73,7 @@ def test_the_truth_is_contradicted_at_most_at_the_nominal_rate():
         fits = [check_calibration(scm, name, held_out, KNOWN, tolerance=0.0) for name in ("race", "dose")]
         lowest.append(min(holm([fit.p for fit in fits])))
     assert sum(p <= 0.05 for p in lowest) <= 18
-    # Nor does the check sleep: at a rate of 2 to 5 %, no value of 200 below 0.1 has a chance of 3 in 10,000 or less.
+    # Nor is every value 1: at 4 % below 0.1, none of 200 has a chance of 3 in 10,000.
     assert min(lowest) < 0.1
 
 
