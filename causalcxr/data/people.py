@@ -35,8 +35,13 @@ OPEN_BAND = re.compile(r"(?:>=?|≥) ?\d+|\d+ ?(?:\+|or (?:more|older|over|above
 WHOLE = re.compile(r"(\d+)(?:\.0*)?")
 
 
-def person(name: str) -> str:
-    """One text for all spellings of a person: `123`, `123.0` and `0123`; ` P7` and `p7`."""
+def person(name: str, spelling: str = "merge") -> str:
+    """One text for all spellings of a person: `123`, `123.0` and `0123`; ` P7` and `p7`.
+
+    `spelling`: as `data.patient_spelling`; with `exact` every spelling is a person.
+    """
+    if spelling == "exact":
+        return name
     text = " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
     whole = WHOLE.fullmatch(text)
     return whole[1].lstrip("0") or "0" if whole else text

@@ -53,19 +53,19 @@ class Names:
         return {"people whose id is written in several ways, such as 123 and 0123, each taken as one": several}
 
 
-def one_name_each(written: Sequence[str], merge: bool, where: str) -> Names:
-    """Every person under the first spelling that the table has; without `merge`, every spelling is a person.
+def one_name_each(written: Sequence[str], spelling: str, where: str) -> Names:
+    """Every person under the first spelling that the table has; `spelling` as `data.patient_spelling`.
 
     Raises DataError: ids that a spreadsheet has rounded, so that several people share one.
     """
     distinct = dict.fromkeys(written)
     for name in distinct:
-        if merge and ROUNDED.fullmatch(name):
+        if spelling == "merge" and ROUNDED.fullmatch(name):
             raise DataError(
                 f"{where}: the patient '{name}' is a number that a spreadsheet has rounded; export the column as "
                 "text (if it is a name: data.patient_spelling=exact)"
             )
-    key_of = {name: person(name) if merge else name for name in distinct}
+    key_of = {name: person(name, spelling) for name in distinct}
     first: dict[str, str] = {}
     for name, key in key_of.items():
         first.setdefault(key, name)

@@ -141,7 +141,7 @@ def _fixed_columns(
 ) -> tuple[dict[str, list[str]], Names]:
     """Path, patient_id and split of every row, an empty text where the table has nothing; and who is who."""
     paths = _text(table, columns["path"]) if "path" in columns else [""] * len(table)
-    names = one_name_each(_text(table, columns["patient_id"]), config.patient_spelling == "merge", where)
+    names = one_name_each(_text(table, columns["patient_id"]), config.patient_spelling, where)
     if "split" in columns:
         splits = _named_splits(_text(table, columns["split"]), columns["split"], where)
         names.refuse_shared(splits)

@@ -129,5 +129,5 @@ def _join(
 
 def _pseudonyms(patients: pd.Series, config: DataConfig) -> pd.Series:
     """The same for the same person, without the number that a hospital knows; a list of all numbers undoes it."""
-    spelled = patients.map(person) if config.patient_spelling == "merge" else patients
+    spelled = patients.map(lambda name: person(name, config.patient_spelling))
     return spelled.map(lambda name: hashlib.sha256(name.encode()).hexdigest()[:16] if name else "")

@@ -63,8 +63,8 @@ def nih_source(config: DataConfig, graph: Graph) -> Source:
 
 def _split(names: pd.Series, patients: pd.Series, train_val: Path, test: Path, config: DataConfig) -> pd.Series:
     """The official test images; of the official others those of some patients are for validation."""
-    written = (lambda patient: patient) if config.patient_spelling == "exact" else person
-    drawn = {patient: patient_uniform(config.split_seed, written(patient)) for patient in patients.unique()}
+    written = {patient: person(patient, config.patient_spelling) for patient in patients.unique()}
+    drawn = {patient: patient_uniform(config.split_seed, name) for patient, name in written.items()}
     rest = np.where(patients.map(drawn) < config.validation_fraction, "val", "train")
     listed = np.where(names.isin(train_val.read_text("utf-8").split()), rest, "")
     return pd.Series(np.where(names.isin(test.read_text("utf-8").split()), "test", listed), dtype=str)
