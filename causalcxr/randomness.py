@@ -39,13 +39,16 @@ class Draws:
         drawn = torch.randint(high, shape, generator=self.generator, device=self.device)
         return drawn[rank * rows : (rank + 1) * rows]
 
-    def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Standard Gumbel draws (mean 0.577) of `shape`: minus the log of an exponential."""
+    def exponential(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Exponential draws of mean 1 and of `shape`; above 0."""
         rows, *rest = shape
         drawn = torch.empty(rows * self.world, *rest, device=self.device, dtype=dtype)
         drawn = drawn.exponential_(generator=self.generator)
-        smallest = torch.finfo(drawn.dtype).tiny  # an exponential draw can be exactly 0
-        return -drawn.clamp_min(smallest).log()[self.rank * rows : (self.rank + 1) * rows]
+        return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)[self.rank * rows : (self.rank + 1) * rows]
+
+    def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Standard Gumbel draws (mean 0.577) of `shape`."""
+        return -self.exponential(*shape, dtype=dtype).log()
 
 
 def seed_of(*parts: int | str) -> int:

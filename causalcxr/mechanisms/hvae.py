@@ -95,7 +95,8 @@ class Elbo:
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
     and scale `(B, C, H, W)`. `latents`, `features`: as in ImageNoise. `auxiliary`: `(B,)` in nats, the auxiliary
     loss that training adds to the bound: the baseline's regression, and the price of what a cover hides.
-    `severity`: what the image was measured to have of it; None if the mechanism has no severities.
+    `draws`: where the noise of pixels at the ends of the range comes from. `severity`: what the image was measured
+    to have of it; None if the mechanism has no severities.
     """
 
     image: Tensor
@@ -106,12 +107,13 @@ class Elbo:
     latents: tuple[Tensor, ...]
     auxiliary: Tensor
     features: Tensor
+    draws: Draws
     severity: SeverityNoise | None = None
 
     @cached_property
     def noise(self) -> ImageNoise:
         """The noise of the image, abducted in this pass."""
-        pixel = pixel_noise(self.image.to(self.loc.dtype), self.loc, self.scale)
+        pixel = pixel_noise(self.image.to(self.loc.dtype), self.loc, self.scale, self.draws)
         return ImageNoise(
             self.latents, pixel, None if self.severity is None else self.severity.noise, self.features
         )
@@ -272,7 +274,7 @@ class HVAE(Mechanism):
         auxiliary = conditions.regression_loss(film)
         if self.severity is not None and conditions.cover is not None and cover is not None:
             auxiliary = auxiliary + self.severity.price * (cover.area + EXPECTED_PRICE * conditions.cover.area)
-        return Elbo(image, nll, kl, loc, scale, tuple(latents), auxiliary, conditions.features, severity)
+        return Elbo(image, nll, kl, loc, scale, tuple(latents), auxiliary, conditions.features, draws, severity)
 
     def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
         """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and the auxiliary loss."""

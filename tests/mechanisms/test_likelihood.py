@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from causalcxr.mechanisms.likelihood import LEVELS, bits_per_dimension, discretised_gaussian_log_prob, pixel_noise
+from causalcxr.randomness import Draws
 
 
 @pytest.mark.parametrize("loc", [-0.4, 0.0, 0.001, 0.3, 0.5, 1.0, 1.7])
@@ -59,12 +60,49 @@ def test_computed_in_float32_under_autocast_and_for_half_inputs():
     torch.testing.assert_close(got, expected, rtol=0, atol=0)  # the same computation
 
 
-def test_pixel_noise_gives_the_image_back_and_is_zero_where_the_range_hides_it():
+def test_pixel_noise_gives_the_image_back():
     image = torch.tensor([0.0, 0.0, 0.3, 1.0, 1.0])
     loc, scale = torch.tensor([-0.2, 0.1, 0.5, 1.3, 0.9]), torch.tensor([0.1, 0.1, 0.2, 0.1, 0.1])
-    noise = pixel_noise(image, loc, scale)
+    noise = pixel_noise(image, loc, scale, Draws(0))
     torch.testing.assert_close((loc + scale * noise).clamp(0, 1), image, rtol=0, atol=1e-6)
-    torch.testing.assert_close(noise, torch.tensor([0.0, -1.0, -1.0, 0.0, 1.0]), rtol=0, atol=1e-6)
+    assert noise[2] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("bound", [-200.0, -31.0, -29.0, -5.0, -1.0, 0.0, 2.0, 8.0])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_noise_of_a_saturated_pixel_is_a_normal_draw_beyond_the_bound(bound: float, level: float):
+    """Its distribution function given the bound is uniform: Kolmogorov-Smirnov, at the level 0.001."""
+    n, scale, sign = 20_000, torch.full((20_000,), 0.01, dtype=torch.float64), 1 - 2 * level
+    image = torch.full_like(scale, level)
+    noise = pixel_noise(image, image - sign * bound * scale, scale, Draws(1))
+    drawn = torch.special.log_ndtr(sign * noise) - torch.special.log_ndtr(torch.tensor(bound).double())
+    distance = (drawn.exp().sort().values - (torch.arange(n) + 0.5) / n).abs().max().item()
+    assert distance < 1.95 / math.sqrt(n)
+
+
+def test_noise_of_images_that_the_model_drew_is_standard_normal_again():
+    """Abduction undoes sampling, saturated pixels included: the same test, of noise abducted from draws."""
+    n, loc, scale = 40_000, torch.linspace(-0.3, 1.3, 40_000).double(), torch.full((40_000,), 0.2).double()
+    image = (loc + scale * Draws(2).normal(n, dtype=torch.float64)).clamp(0, 1)
+    assert ((image == 0) | (image == 1)).double().mean() > 0.3  # the test is of these
+    share = torch.special.ndtr(pixel_noise(image, loc, scale, Draws(3))).sort().values
+    assert (share - (torch.arange(n) + 0.5) / n).abs().max().item() < 1.95 / math.sqrt(n)
+
+
+def test_pixel_noise_stays_finite_with_its_gradient_at_any_bound():
+    image = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 0.0]).repeat(100_000)
+    loc = torch.tensor([0.9, -0.4, 0.0, -1.0, 2.0, 0.3]).repeat(100_000).requires_grad_()
+    noise = pixel_noise(image, loc, torch.full_like(loc, 0.002), Draws(4))
+    (gradient,) = torch.autograd.grad(noise.sum(), loc)
+    assert noise.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_gradient_of_pixel_noise_in_double_precision():
+    image = torch.tensor([0.0, 0.0, 0.3, 1.0, 1.0], dtype=torch.float64)
+    loc = torch.tensor([-0.2, 0.1, 0.5, 1.3, 0.2], dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor([0.1, 0.1, 0.2, 0.1, 0.02], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda m, s: pixel_noise(image, m, s, Draws(5)), (loc, scale))
 
 
 def test_bits_per_dimension_of_a_uniform_image_is_eight():
