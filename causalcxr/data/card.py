@@ -14,7 +14,7 @@ from PIL import Image
 
 from causalcxr.data import histograms
 from causalcxr.data.concerns import balance, find_concerns, find_gaps
-from causalcxr.data.summary import label_counts, quantiles, split_sizes, spread
+from causalcxr.data.summary import BySplit, label_counts, quantiles, spread
 from causalcxr.graph import Graph
 from causalcxr.support.html import page_template, png_source
 from causalcxr.values import caption
@@ -31,7 +31,8 @@ def render_card(
     """The card as HTML. `described` is what cohort.json says, `images` are uint8 `(N, C, H, W)`, None without."""
     about = {key: value for key, value in described["source"].items() if key not in ("root", "noted")}
     noted = manifest.attrs.get("noted", {}) | described["source"].get("noted", {})
-    alike = balance(graph, manifest)
+    parts = BySplit(manifest)
+    alike = balance(graph, parts)
     discrete = [name for name in graph.attributes if graph[name].is_discrete]
     continuous = [name for name in graph.attributes if name not in discrete]
     return page_template("causalcxr.data", "card.html.j2").render(
@@ -39,16 +40,16 @@ def render_card(
         about=about,
         graph=graph,
         race="race" in graph.variables,
-        concerns=[*find_concerns(graph, manifest, described["rejected"]), *find_gaps(graph, manifest)],
+        concerns=[*find_concerns(graph, parts, described["rejected"]), *find_gaps(graph, parts)],
         contradictions=noted,
         pixels=described.get("pixels", {}),
         balanced=[name for name, same in alike.items() if same],
         unbalanced=[name for name, same in alike.items() if not same],
-        sizes=split_sizes(manifest),
-        counts={name: label_counts(graph[name], manifest) for name in discrete},
-        quantiles={name: quantiles(graph[name], manifest) for name in continuous},
+        sizes=parts.sizes,
+        counts={name: label_counts(graph[name], parts) for name in discrete},
+        quantiles={name: quantiles(graph[name], parts) for name in continuous},
         reasons=_reasons(described, rejected),
-        panels=histograms.panels(graph, manifest),
+        panels=histograms.panels(graph, parts),
         plot=histograms,
         sheet={} if images is None else _contact_sheet(graph, manifest, images),
     )

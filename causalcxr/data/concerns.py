@@ -1,14 +1,12 @@
 """What a person should know of a cohort before training on it, in a line each."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations, pairwise
 
 import numpy as np
-import pandas as pd
 
-from causalcxr.data.summary import by_split, label_counts, split_sizes
+from causalcxr.data.summary import BySplit, label_counts
 from causalcxr.data.table import SPLITS
 from causalcxr.graph import Graph, Variable
 
@@ -26,30 +24,27 @@ WORST = 3  # combinations that are named
 FALSE_ALARM = 0.001  # at most, for each attribute and pair of splits, were their patients drawn from one law
 
 
-def find_concerns(graph: Graph, manifest: pd.DataFrame, rejected: Mapping[str, int]) -> list[str]:
+def find_concerns(graph: Graph, parts: BySplit, rejected: Mapping[str, int]) -> list[str]:
     """Warnings of one line; none if all is well. `rejected` counts the rejected rows by reason."""
-    patients = {split: patients for split, (_, patients) in split_sizes(manifest).items() if split in SPLITS}
-    concerns = [*_rejections(len(manifest), rejected), *_patients(manifest, patients)]
+    concerns = [*_rejections(len(parts), rejected), *_patients(parts)]
     for name in graph.attributes:
-        variable = graph[name]
-        constant = list(_constant(variable, manifest))
-        concerns += constant or [*_rare(variable, manifest), *_different(variable, manifest, patients)]
+        constant = list(_constant(graph[name], parts))
+        concerns += constant or [*_rare(graph[name], parts), *_different(graph[name], parts)]
     return concerns
 
 
-def find_gaps(graph: Graph, manifest: pd.DataFrame) -> list[str]:
+def find_gaps(graph: Graph, parts: BySplit) -> list[str]:
     """Positivity: a line with the combinations of attributes that next to nobody of train has; none if all occur.
 
     Ages count by decade, other numbers by third. The worst are those that the attributes by themselves would make
     the most frequent.
     """
-    train = manifest[manifest["split"] == "train"]
-    bands = {name: _bands(graph[name], np.asarray(train[name])) for name in graph.attributes}
-    if len(bands) < 2 or train.empty:
+    people = parts.patients["train"]
+    if len(graph.attributes) < 2 or not len(people):
         return []
+    bands = {name: _bands(graph[name], parts[name]["train"]) for name in graph.attributes}
     shape = [len(labels) for labels, _ in bands.values()]
     cell = np.ravel_multi_index([where for _, where in bands.values()], shape)
-    people = pd.factorize(train["patient_id"])[0]
     counts = np.bincount(np.unique(np.stack([cell, people], axis=1), axis=0)[:, 0], minlength=math.prod(shape))
     expected = np.ones(shape)
     for axis, (labels, where) in enumerate(bands.values()):
@@ -71,16 +66,16 @@ def _bands(variable: Variable, values: np.ndarray) -> tuple[list[str], np.ndarra
     """The names of the bands of an attribute, and the band of each row: its labels, decades, or thirds."""
     if variable.is_discrete:
         labels = list(variable.labels)
-        return [f"{variable.name} {label}" for label in labels], pd.Categorical(values, labels).codes.astype(int)
-    numbers = values.astype(np.float64)
+        codes = (values[:, None] == np.array(labels)).argmax(axis=1)
+        return [f"{variable.name} {label}" for label in labels], codes
     if variable.unit == "years":
-        edges = 10 * np.arange(math.floor(numbers.min() / 10), math.floor(numbers.max() / 10) + 2)
+        edges = 10 * np.arange(math.floor(values.min() / 10), math.floor(values.max() / 10) + 2)
         names = [f"{variable.name} {low:g} to {low + 9:g}" for low in edges[:-1]]
     else:
-        edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BANDS + 1)))
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, BANDS + 1)))
         names = [f"{variable.name} {low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
     names = names or [variable.name]
-    return names, np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(names) - 1)
+    return names, np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(names) - 1)
 
 
 def _combination(bands: Mapping[str, tuple[list[str], np.ndarray]], shape: list[int], cell: int) -> str:
@@ -92,10 +87,9 @@ def _count(people: int) -> str:
     return "nobody" if people == 0 else f"{people} patient{'' if people == 1 else 's'}"
 
 
-def balance(graph: Graph, manifest: pd.DataFrame) -> dict[str, bool]:
+def balance(graph: Graph, parts: BySplit) -> dict[str, bool]:
     """Of each attribute, whether its laws in train, val and test are alike, as far as their patients tell."""
-    patients = {split: patients for split, (_, patients) in split_sizes(manifest).items() if split in SPLITS}
-    return {name: not any(_different(graph[name], manifest, patients)) for name in graph.attributes}
+    return {name: not any(_different(graph[name], parts)) for name in graph.attributes}
 
 
 def _rejections(kept: int, rejected: Mapping[str, int]) -> Iterator[str]:
@@ -106,17 +100,18 @@ def _rejections(kept: int, rejected: Mapping[str, int]) -> Iterator[str]:
         yield f"{share} of the rows read are rejected, most as '{reason}' ({most:,}); rejected.csv lists them"
 
 
-def _patients(manifest: pd.DataFrame, patients: Mapping[str, int]) -> Iterator[str]:
-    pairs = set(zip(manifest["patient_id"], manifest["split"], strict=True))
-    if n := sum(splits > 1 for splits in Counter(patient for patient, _ in pairs).values()):
+def _patients(parts: BySplit) -> Iterator[str]:
+    people = {split: np.unique(parts.patients[split]) for split in SPLITS}
+    _, splits = np.unique(np.concatenate(list(people.values())), return_counts=True)
+    if n := int((splits > 1).sum()):
         yield f"{n:,} {'patient is' if n == 1 else 'patients are'} in two splits: some test rows are no new people"
-    for split, few in patients.items():
-        if few < FEW:
+    for split, of_split in people.items():
+        if (few := len(of_split)) < FEW:
             yield f"{split} has few patients ({few:,}): what is measured on it has wide intervals"
 
 
-def _constant(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
-    found = by_split(manifest, variable.name)["all"]
+def _constant(variable: Variable, parts: BySplit) -> Iterator[str]:
+    found = parts[variable.name]["all"]
     values, counts = np.unique(found, return_counts=True)
     most = counts.argmax()
     if counts[most] >= CONSTANT * len(found):
@@ -131,11 +126,11 @@ def _constant(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _rare(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
+def _rare(variable: Variable, parts: BySplit) -> Iterator[str]:
     if not variable.is_discrete:
         return
-    for label, counts in label_counts(variable, manifest).items():
-        n, share = counts["all"], counts["all"] / len(manifest)
+    for label, counts in label_counts(variable, parts).items():
+        n, share = counts["all"], counts["all"] / len(parts)
         absent = [split for split in SPLITS if counts[split] == 0]
         if n == 0:
             yield f"{variable.name} is never '{label}': nothing can be learned of it; leave it out of the graph"
@@ -145,11 +140,12 @@ def _rare(variable: Variable, manifest: pd.DataFrame) -> Iterator[str]:
             yield f"{variable.name} is imbalanced: {_percent(share)} of the rows ({n:,}) are '{label}'"
 
 
-def _different(variable: Variable, manifest: pd.DataFrame, patients: Mapping[str, int]) -> Iterator[str]:
-    parts = by_split(manifest, variable.name)
+def _different(variable: Variable, parts: BySplit) -> Iterator[str]:
+    values = parts[variable.name]
+    patients = {split: patients for split, (_, patients) in parts.sizes.items()}
     for first, second in combinations(SPLITS, 2):
         apart = _labels_apart if variable.is_discrete else _numbers_apart
-        distance, how = apart(variable, parts[first], parts[second])
+        distance, how = apart(variable, values[first], values[second])
         if distance > max(DIFFERENT, _chance(variable, patients[first], patients[second])):
             yield f"{variable.name} differs between {first} and {second}: {how}"
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 
-from causalcxr.data.summary import by_split
+from causalcxr.data.summary import BySplit
 from causalcxr.graph import Graph, Variable
 
 __all__ = ["TOP", "WIDTH", "Bar", "Panel", "panels"]
@@ -44,23 +43,23 @@ class Panel:
     left: float = 44  # room beside it
 
 
-def panels(graph: Graph, manifest: pd.DataFrame) -> list[Panel]:
+def panels(graph: Graph, parts: BySplit) -> list[Panel]:
     """Each continuous attribute by each discrete one, or alone in a graph without any."""
     drawn = []
     for name in graph.attributes:
         if graph[name].is_discrete:
             continue
-        values = by_split(manifest, name)["all"]
         others = [graph[other] for other in graph.attributes if graph[other].is_discrete]
         for other in others or [None]:
-            drawn.append(_panel(graph[name], other, values, manifest))
+            drawn.append(_panel(graph[name], other, parts))
     return drawn
 
 
-def _panel(number: Variable, by: Variable | None, values: np.ndarray, manifest: pd.DataFrame) -> Panel:
+def _panel(number: Variable, by: Variable | None, parts: BySplit) -> Panel:
+    values = parts[number.name]["all"]
     groups = {"all": values}
     if by is not None:
-        labels = by_split(manifest, by.name)["all"]
+        labels = parts[by.name]["all"]
         groups = {label: values[labels == label] for label in by.labels}
     title = f"{number.name} by {by.name}" if by else number.name
     named = {f"{label} ({len(group):,})": group for label, group in groups.items()}

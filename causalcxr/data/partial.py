@@ -107,7 +107,8 @@ class PartialImages:
     def _dim(self, content: bytes) -> int:
         """How many of the images use less than LITTLE of the levels."""
         levels = np.frombuffer(content, np.uint8).reshape(-1, self._bytes)
-        levels = levels[np.ptp(levels[:, ::SAMPLED], axis=1) < LITTLE]  # most show at once that they are not
+        sampled = np.ascontiguousarray(levels[:, ::SAMPLED].T)  # most show at once that they are not
+        levels = levels[np.ptp(sampled, axis=0) < LITTLE]
         return int((np.ptp(levels, axis=1) < LITTLE).sum())
 
     @property

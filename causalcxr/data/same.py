@@ -25,6 +25,7 @@ class Names:
 
     where: str
     written: Sequence[str]
+    key_of: dict[str, str]  # of every spelling
     keys: list[str]
     people: list[str]  # the first spelling of each person
 
@@ -47,9 +48,8 @@ class Names:
 
     def noted(self, kept: Collection[str]) -> dict[str, int]:
         """How many of the people kept are written in several ways."""
-        spellings = Counter(key for key, _ in set(zip(self.keys, self.written, strict=True)) if key)
-        keys = dict(zip(self.people, self.keys, strict=True))
-        several = sum(spellings[keys[name]] > 1 for name in kept)
+        spellings = Counter(self.key_of.values())
+        several = sum(spellings[self.key_of[name]] > 1 for name in kept)
         return {"people whose id is written in several ways, such as 123 and 0123, each taken as one": several}
 
 
@@ -70,7 +70,7 @@ def one_name_each(written: Sequence[str], spelling: str, where: str) -> Names:
     for name, key in key_of.items():
         first.setdefault(key, name)
     keys = [key_of[name] for name in written]
-    return Names(where, written, keys, [first[key] for key in keys])
+    return Names(where, written, key_of, keys, [first[key] for key in keys])
 
 
 def shared_files(rows: pd.DataFrame, source: Source, refuse: bool) -> dict[str, int]:
@@ -81,10 +81,10 @@ def shared_files(rows: pd.DataFrame, source: Source, refuse: bool) -> dict[str, 
     written = rows["path"].tolist()
     files = [normpath(path) if "//" in path or "./" in path else path for path in written]
     counts = Counter(files)
-    of: dict[str, list[int]] = {}
-    for row, file in enumerate(files):
-        if counts[file] > 1:
-            of.setdefault(file, []).append(row)
+    of: dict[str, list[int]] = {file: [] for file, n in counts.items() if n > 1}
+    for row, file in enumerate(files if of else []):
+        if file in of:
+            of[file].append(row)
     root, repeated, shared = Path(str(source.about.get("root", ""))), 0, 0
     people, splits = rows["patient_id"].tolist(), rows["split"].tolist()
     for path, group in of.items():

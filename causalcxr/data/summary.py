@@ -1,6 +1,7 @@
 """A cohort in numbers, from its manifest: rows and patients by split, labels and quantiles by attribute."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -8,40 +9,61 @@ import pandas as pd
 from causalcxr.data.table import SPLITS
 from causalcxr.graph import Graph, Variable
 
-__all__ = ["QUANTILES", "by_split", "label_counts", "quantiles", "split_sizes", "spread"]
+__all__ = ["QUANTILES", "BySplit", "label_counts", "quantiles", "spread"]
 
 QUANTILES = {"lowest": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "highest": 1.0}
 GOLDEN = 0.618  # its multiples spread evenly over [0, 1)
 
 
-def by_split(manifest: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
-    """The values of a column in train, val, test and all; numbers as float64, else text."""
-    values = manifest[column].to_numpy()
-    values = values.astype(np.float64) if values.dtype.kind == "f" else values.astype(str)
-    splits = manifest["split"].to_numpy(dtype=str)
-    return {split: values[splits == split] for split in SPLITS} | {"all": values}
+class BySplit:
+    """The columns of a manifest in train, val, test and all, each looked up once.
+
+    `parts["age"]["val"]` is an array `(N,)`: numbers as float64, else text.
+    """
+
+    def __init__(self, manifest: pd.DataFrame):
+        self._manifest = manifest
+        self._columns: dict[str, dict[str, np.ndarray]] = {}
+        splits = manifest["split"].to_numpy(dtype=str)
+        self._rows = {split: np.flatnonzero(splits == split) for split in SPLITS}
+
+    def __getitem__(self, column: str) -> dict[str, np.ndarray]:
+        if column not in self._columns:
+            values = self._manifest[column].to_numpy()
+            self._columns[column] = self._part(values.astype(np.float64 if values.dtype.kind == "f" else str))
+        return self._columns[column]
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    @cached_property
+    def patients(self) -> dict[str, np.ndarray]:
+        """The patient of every row, as a number."""
+        return self._part(pd.factorize(self._manifest["patient_id"])[0])
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Rows and patients of train, val, test and all."""
+        return {split: (len(people), len(np.unique(people))) for split, people in self.patients.items()}
+
+    def _part(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        return {split: values[rows] for split, rows in self._rows.items()} | {"all": values}
 
 
-def split_sizes(manifest: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Rows and patients of train, val, test and all."""
-    return {split: (len(ids), len(set(ids))) for split, ids in by_split(manifest, "patient_id").items()}
-
-
-def label_counts(variable: Variable, manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
+def label_counts(variable: Variable, parts: BySplit) -> dict[str, dict[str, int]]:
     """Rows of a discrete attribute: by label, in class order, then by train, val, test and all."""
-    parts = by_split(manifest, variable.name)
     return {
-        label: {split: int((values == label).sum()) for split, values in parts.items()}
+        label: {split: int((values == label).sum()) for split, values in parts[variable.name].items()}
         for label in variable.labels
     }
 
 
-def quantiles(variable: Variable, manifest: pd.DataFrame) -> dict[str, dict[str, float]]:
+def quantiles(variable: Variable, parts: BySplit) -> dict[str, dict[str, float]]:
     """A continuous attribute: by train, val, test and all, then by the names of `QUANTILES` and `mean`."""
     return {
         split: dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist(), strict=True))
         | {"mean": float(values.mean())}
-        for split, values in by_split(manifest, variable.name).items()
+        for split, values in parts[variable.name].items()
     }
 
 

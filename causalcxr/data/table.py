@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Collection
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,14 +101,17 @@ def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.Da
     for name in graph.attributes:
         cells = _text(table, columns[name])
         values[name] = _read_column(cells, _cell_reader(config, graph[name], cells))
+    blank = {key: Unusable("blank value", f"{key} is empty") for key in columns if key in fixed}
+    problems: dict[int, Unusable] = {}  # the first of each row, in the order of the columns
+    for column in reversed(values.values()):
+        problems |= {row: cell for row, cell in enumerate(column) if isinstance(cell, Unusable)}
+    for key, problem in reversed(blank.items()):
+        problems |= {row: problem for row, cell in enumerate(fixed[key]) if not cell}
+    problems |= known_unusable
     usable: list[int] = []
     rejected: list[Rejected] = []
     for row in _first_of_each_split(fixed["split"], config.limit):
-        blank = (
-            Unusable("blank value", f"{key} is empty") for key in columns if key in fixed and not fixed[key][row]
-        )
-        unread = (column[row] for column in values.values() if isinstance(column[row], Unusable))
-        if problem := known_unusable.get(row) or next(chain(blank, unread), None):
+        if problem := problems.get(row):
             rejected.append(Rejected(row, fixed["path"][row], problem.reason, problem.detail))
         else:
             usable.append(row)

@@ -12,6 +12,7 @@ from causalcxr.data import DataConfig, prepare_into
 from causalcxr.data.card import render_card
 from causalcxr.data.histograms import HEIGHT, WIDTH, panels
 from causalcxr.data.source import Source, Unusable
+from causalcxr.data.summary import BySplit
 from causalcxr.graph import Graph, graph_from_dict
 
 N = 900
@@ -162,7 +163,7 @@ def test_histograms_are_shares_of_each_label(graph):
             "dose": np.array([0] * 5 + [1] * 5 + [8] * 3 + [0], np.float32),
         }
     )
-    by_group, by_site = panels(graph, manifest)
+    by_group, by_site = panels(graph, BySplit(manifest))
     assert (by_group.title, by_group.unit) == ("dose by group", "mg")
     assert [name for name, _ in by_group.curves] == ["z (10)", "a & b (0)", "m (4)"]
     heights = {name: steps(path) for name, path in by_group.curves}
@@ -193,7 +194,7 @@ def test_many_labels_get_a_bar_each():
     )
     age = np.concatenate([np.linspace(0, 100, 21), np.linspace(20, 60, 41)]).astype(np.float32)
     manifest = pd.DataFrame({"split": "train", "kind": ["label 1"] * 21 + ["label 4"] * 41, "age": age})
-    (panel,) = panels(graph, manifest)
+    (panel,) = panels(graph, BySplit(manifest))
     assert panel.curves == [] and [bar.name for bar in panel.bars][1] == "label 1 (21)"
     scale = WIDTH / 105  # bins of 5 from 0, one beyond 100
     assert panel.bars[0].places == ()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from causalcxr.data.concerns import FALSE_ALARM, balance, find_concerns, find_gaps
-from causalcxr.data.summary import label_counts, quantiles, split_sizes, spread
+from causalcxr.data.summary import BySplit, label_counts, quantiles, spread
 from causalcxr.graph import graph_from_dict, load_graph
 
 CHEST = load_graph("chest_without_race")
@@ -95,12 +95,12 @@ def where(condition, yes, no):
     ],
 )
 def test_what_is_said_of_a_cohort(columns, concerns):
-    assert find_concerns(CHEST, cohort(**columns), {}) == concerns
+    assert find_concerns(CHEST, BySplit(cohort(**columns)), {}) == concerns
 
 
 def test_many_rejected_rows():
-    assert find_concerns(CHEST, cohort(), {"other value": 300, "broken image": 200}) == []
-    assert find_concerns(CHEST, cohort(), {"broken image": 201, "other value": 300}) == [
+    assert find_concerns(CHEST, BySplit(cohort()), {"other value": 300, "broken image": 200}) == []
+    assert find_concerns(CHEST, BySplit(cohort()), {"broken image": 201, "other value": 300}) == [
         "50 % of the rows read are rejected, most as 'other value' (300); rejected.csv lists them"
     ]
 
@@ -122,18 +122,19 @@ def test_splits_drawn_from_one_law_are_seldom_said_to_differ():
                 "finding": np.where(random.random(90) < 0.5, "No Finding", "Pleural Effusion"),
             }
         )
-        alarms += sum("differs" in concern for concern in find_concerns(CHEST, table, {}))
+        alarms += sum("differs" in concern for concern in find_concerns(CHEST, BySplit(table), {}))
     assert FALSE_ALARM == 0.001 and alarms <= 4
 
 
 def test_counts_and_quantiles():
     table = cohort()
-    assert split_sizes(table) == {"train": (300, 300), "val": (100, 100), "test": (100, 100), "all": (500, 500)}
-    assert label_counts(CHEST["finding"], table) == {
+    parts = BySplit(table)
+    assert parts.sizes == {"train": (300, 300), "val": (100, 100), "test": (100, 100), "all": (500, 500)}
+    assert label_counts(CHEST["finding"], parts) == {
         "No Finding": {"train": 225, "val": 75, "test": 75, "all": 375},
         "Pleural Effusion": {"train": 75, "val": 25, "test": 25, "all": 125},
     }
-    ages = quantiles(CHEST["age"], table)
+    ages = quantiles(CHEST["age"], parts)
     assert ages["val"] == {"lowest": 20, "5 %": pytest.approx(22), "25 %": 32, "median": 44.5, "75 %": 57} | {
         "95 %": pytest.approx(67),
         "highest": 69,
@@ -176,14 +177,14 @@ def every_cell(n: int, ages=(25, 35)) -> dict[tuple[str, int, str], int]:
 
 
 def test_no_gap_where_every_combination_has_people():
-    assert find_gaps(CHEST, people(every_cell(5))) == []
+    assert find_gaps(CHEST, BySplit(people(every_cell(5)))) == []
 
 
 def test_combinations_with_next_to_nobody_are_named_the_worst_first():
     cells = every_cell(40, (25, 39, 61))  # 39 is in the decade of 30; nobody of 40 to 59 at all
     cells |= {("male", 39, "Pleural Effusion"): 1, ("female", 61, "No Finding"): 0}
     table = pd.concat([people(cells), people({("female", 61, "No Finding"): 9}, split="test")])
-    (gap,) = find_gaps(CHEST, table)
+    (gap,) = find_gaps(CHEST, BySplit(table))
     assert gap.startswith("10 of 20 combinations of sex, age, finding have fewer than 5 patients in train (9 have")
     worst = gap.split("Worst: ")[1].split("; ")
     assert worst[:2] == [
@@ -194,12 +195,12 @@ def test_combinations_with_next_to_nobody_are_named_the_worst_first():
 
 
 def test_rows_of_one_patient_count_once():
-    assert find_gaps(CHEST, people(every_cell(4), each=3))[0].startswith("8 of 8 combinations")
+    assert find_gaps(CHEST, BySplit(people(every_cell(4), each=3)))[0].startswith("8 of 8 combinations")
 
 
 def test_the_edge_of_next_to_nobody():
     cells = every_cell(5) | {("male", 35, "No Finding"): 4}
-    assert find_gaps(CHEST, people(cells)) == [
+    assert find_gaps(CHEST, BySplit(people(cells))) == [
         "1 of 8 combinations of sex, age, finding have fewer than 5 patients in train (0 have none); "
         "what a model says there is extrapolated. Worst: sex male, age 30 to 39, finding No Finding (4 patients)"
     ]
@@ -217,15 +218,15 @@ def test_numbers_without_years_count_by_thirds():
     dose = np.tile(np.linspace(0, 90, 30), 2)
     table = pd.DataFrame({"digit": np.repeat(["0", "1"], 30), "dose": dose.astype(np.float32), "split": "train"})
     table["patient_id"] = [f"p{i}" for i in range(60)]
-    assert find_gaps(graph, table) == []
+    assert find_gaps(graph, BySplit(table)) == []
     table = table[(table["digit"] == "0") | (table["dose"] < 58)]
-    (gap,) = find_gaps(graph, table)
+    (gap,) = find_gaps(graph, BySplit(table))
     assert gap.startswith("1 of 6 combinations") and "digit 1, dose" in gap
     constant = table.assign(dose=np.float32(3))
-    assert find_gaps(graph, constant) == []
+    assert find_gaps(graph, BySplit(constant)) == []
 
 
 def test_what_the_split_balances():
-    assert balance(CHEST, cohort()) == {"sex": True, "age": True, "finding": True}
+    assert balance(CHEST, BySplit(cohort())) == {"sex": True, "age": True, "finding": True}
     older = (20 + np.arange(500) % 50 + where(lambda i: i >= 400, 30, 0)).astype(np.float32)
-    assert balance(CHEST, cohort(age=older)) == {"sex": True, "age": False, "finding": True}
+    assert balance(CHEST, BySplit(cohort(age=older))) == {"sex": True, "age": False, "finding": True}
