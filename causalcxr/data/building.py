@@ -158,6 +158,7 @@ def _write_tables(
         "read": len(rows) + len(rejected),
         "kept": {split: list(rows["split"]).count(split) for split in SPLITS},
         "rejected": count_by_reason(rejected),
+        "contradictions": rows.attrs.get("noted", {}),
         "pixels": pixels,
         "data_hash": content_hash(folder),
         "versions": built_by(),

@@ -30,7 +30,7 @@ def render_card(
 ) -> str:
     """The card as HTML. `described` is what cohort.json says, `images` are uint8 `(N, C, H, W)`, None without."""
     about = {key: value for key, value in described["source"].items() if key not in ("root", "noted")}
-    noted = manifest.attrs.get("noted", {}) | described["source"].get("noted", {})
+    noted = described.get("contradictions", {}) | described["source"].get("noted", {})
     parts = BySplit(manifest)
     alike = balance(graph, parts)
     discrete = [name for name in graph.attributes if graph[name].is_discrete]

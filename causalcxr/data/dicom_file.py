@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import DigitalXRayImageStorageForProcessing
 
+from causalcxr.data.dicom_deflated import refuse_inflated
 from causalcxr.data.dicom_levels import levels_of
 from causalcxr.data.dicom_words import is_compressed, read_codes, transfer_syntax
 from causalcxr.data.downloads import partial_download
@@ -37,7 +38,9 @@ def read_tags(path: Path) -> dict[str, str] | Unusable:
     if problem := partial_download(path):
         return problem
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        with path.open("rb") as file:
+            refuse_inflated(file)
+            header = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
         return {tag: str(header.get(tag) or "").strip() for tag in TAGS}
     except Exception as error:  # a malformed header raises anything
         return broken(path, error)
@@ -54,6 +57,7 @@ def read_dicom(
         return [problem] * len(sizes)
     try:
         content = BytesIO(path.read_bytes())  # an impossible length in it can't ask for more memory
+        refuse_inflated(content)
         file = dcmread(content)
         if problem := _unusable(file, path, for_processing):
             return [problem] * len(sizes)

@@ -8,7 +8,7 @@ from os import SEEK_END
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from causalcxr.data import png_file, tiff_file
 from causalcxr.data.source import UnusableError
@@ -19,6 +19,7 @@ MODES = {1: "L", 3: "RGB"}
 FULL = 2**16 - 1
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # shares of red, green and blue (ITU-R 601), as Pillow's
 ORIENTATION = 0x0112  # of EXIF and TIFF
+KIND_OF_PAGE, SMALLER, MASK = 254, 1, 4  # NewSubfileType of a TIFF, and its bits
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,8 +50,11 @@ class OpenedImage:
     def levels(self, channels: int, bits: int) -> Image.Image:
         """Mode L or RGB, or F for more than 8 bits; `bits` are those that a 16-bit file is said to keep.
 
-        Raises UnusableError: a layout that would give wrong levels. Raises anything: a damaged file.
+        Raises UnusableError: several pictures, or a layout that would give wrong levels. Raises anything of a
+        damaged file.
         """
+        if (pictures := _pictures(self.image)) > 1:
+            raise UnusableError("multi-frame", f"{pictures} pages or frames; a radiograph has one: split the file")
         if self.png and self.png.is_cut_by_pillow:
             levels = self._several_channels(png_file.read_words(self.file, self.png), channels, bits)
         elif self.image.mode in ("F", "I") or self.image.mode.startswith("I;16"):
@@ -101,6 +105,21 @@ class OpenedImage:
                 return FULL
         full = 2**bits - 1
         return full if levels.max() <= full else FULL
+
+
+def _pictures(image: Image.Image) -> int:
+    """How many pictures the file has, without a TIFF's smaller copies and masks, and a camera's previews."""
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format == "MPO":
+        return 1
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return frames
+    kinds = []
+    for frame in range(frames):
+        image.seek(frame)
+        kinds.append(image.tag_v2.get(KIND_OF_PAGE, 0))
+    image.seek(0)
+    return sum(not kind & (SMALLER | MASK) for kind in kinds)
 
 
 def _eight_bits(image: Image.Image, channels: int) -> Image.Image:

@@ -102,9 +102,9 @@ def shared_files(rows: pd.DataFrame, source: Source, refuse: bool) -> dict[str, 
 
 
 def contradictions(
-    rows: pd.DataFrame, constant: Sequence[str], labelled: Sequence[str], studies: Sequence[str] | None
+    rows: pd.DataFrame, constant: Sequence[str], attributes: Sequence[str], studies: Sequence[str] | None
 ) -> dict[str, int]:
-    """People with more than one of what a person has one of, and studies whose films have different labels.
+    """People with more than one of what a person has one of, and studies whose films differ in an attribute.
 
     `studies` has every row of the table; a study is named within its patient.
     """
@@ -112,19 +112,19 @@ def contradictions(
     found = {f"patients with more than one {name}": _differing(people, rows[name].tolist()) for name in constant}
     if studies is not None:
         named = [studies[row] and (person, studies[row]) for person, row in zip(people, rows["row"], strict=True)]
-        for name in labelled:
+        for name in attributes:
             differing = _differing(named, rows[name].tolist())
             found[f"studies whose films have more than one {name}"] = differing
     return found
 
 
-def _differing(groups: Sequence[Any], labels: Sequence[str]) -> int:
-    """How many groups have several labels; a row with an empty group has none."""
-    first: dict[Any, str] = {}
+def _differing(groups: Sequence[Any], values: Sequence[Any]) -> int:
+    """How many groups have several values; a row with an empty group has none."""
+    first: dict[Any, Any] = {}
     return len(
         {
             group
-            for group, label in zip(groups, labels, strict=True)
-            if group and first.setdefault(group, label) != label
+            for group, value in zip(groups, values, strict=True)
+            if group and first.setdefault(group, value) != value
         }
     )

@@ -124,18 +124,15 @@ def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.Da
     if graph.image:
         noted |= shared_files(rows, source, config.shared_pixels == "refuse")
     studies = _text(table, columns["study_id"]) if "study_id" in columns else None
-    noted |= contradictions(rows, _constant(config, graph), _discrete(graph), studies)
+    noted |= contradictions(rows, _constant(config, graph), list(graph.attributes), studies)
     rows.attrs["noted"] = {sentence: count for sentence, count in noted.items() if count}
     return rows, rejected
 
 
 def _constant(config: DataConfig, graph: Graph) -> list[str]:
     """The attributes that one person has one of, as far as a form knows."""
-    return [name for name in _discrete(graph) if {name, config.columns.get(name)} & set(OF_A_PERSON)]
-
-
-def _discrete(graph: Graph) -> list[str]:
-    return [name for name in graph.attributes if graph[name].is_discrete]
+    discrete = [name for name in graph.attributes if graph[name].is_discrete]
+    return [name for name in discrete if {name, config.columns.get(name)} & set(OF_A_PERSON)]
 
 
 def _fixed_columns(

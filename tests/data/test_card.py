@@ -205,10 +205,10 @@ def test_many_labels_get_a_bar_each():
 def test_what_contradicts_itself_and_what_pixels_say_are_warnings(graph, table):
     manifest = table.assign(row=np.arange(N), dose=np.float32(1) + np.arange(N, dtype=np.float32) % 9)
     manifest = manifest[manifest["group"] != "?"]
-    manifest.attrs["noted"] = {"patients with more than one <sex>": 1234}
     described = {
         "source": {"source": "x", "noted": {"studies of <two> minds": 3}},
         **{"graph": {}, "size": 8, "read": N, "rejected": {}, "data_hash": "0", "versions": {}},
+        "contradictions": {"patients with more than one <sex>": 1234},
         "pixels": {"little of the stated range": 7},
     }
     card = render_card(described, graph, manifest, pd.DataFrame({"reason": [], "detail": []}), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from causalcxr.data.images import MOST_PIXELS, read_image, read_sizes
 from causalcxr.data.source import Unusable
@@ -263,6 +263,33 @@ def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path):
     Image.fromarray(UPRIGHT).save(content, "JPEG", quality=100)
     (tmp_path / "a.jpg").write_bytes(content.getvalue() + bytes(100))
     assert np.abs(read(tmp_path / "a.jpg")[0].astype(int) - UPRIGHT).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png", "a.webp"])
+def test_a_file_of_several_pictures_is_refused(tmp_path, name):
+    pages = [Image.fromarray(UPRIGHT), Image.fromarray(255 - UPRIGHT), Image.fromarray(UPRIGHT.T.copy())]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    unusable = read_image(tmp_path / name, 8, 1)
+    assert isinstance(unusable, Unusable) and unusable.reason == "multi-frame"
+    assert "3 pages or frames; a radiograph has one: split the file" in unusable.detail
+
+
+@pytest.mark.parametrize("kind", [1, 4, 5])  # a smaller copy, a mask, the mask of a smaller copy
+def test_smaller_copies_and_masks_beside_a_tiff_are_no_pictures(tmp_path, kind):
+    page = Image.fromarray(UPRIGHT)
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "a.tif"), True) as file:
+        page.save(file, "TIFF")
+        file.newFrame()
+        page.resize((8, 8)).save(file, "TIFF", tiffinfo={254: kind})
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert opened.n_frames == 2
+    assert np.array_equal(read(tmp_path / "a.tif", len(UPRIGHT))[0], UPRIGHT)
+
+
+def test_the_previews_of_a_camera_are_no_pictures(tmp_path):
+    page = Image.fromarray(UPRIGHT)
+    page.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[page.resize((8, 8))], quality=100)
+    assert np.abs(read(tmp_path / "a.jpg", len(UPRIGHT))[0].astype(int) - UPRIGHT).max() <= 3
 
 
 @pytest.mark.parametrize("side", [9_460, 13_500, 2**31 - 1])  # below and above what Pillow calls an error

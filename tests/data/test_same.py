@@ -1,6 +1,7 @@
 """One file in several rows, under one person or several."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,10 @@ def test_a_person_of_two_sexes_is_counted(make_folder, rows, chest):
         "patients with more than one sex: 1<" in card and "studies whose films have more than one sex: 1<" in card
     )
     assert "patient-zero" not in card  # the card names nobody
+
+
+def test_what_contradicts_itself_stands_in_the_description_too(make_folder, rows, chest):
+    for row in (0, 1):
+        rows[row]["patient_id"] = "one"
+    described = json.loads((open_cohort(make_folder(rows), chest).folder / "cohort.json").read_text("utf-8"))
+    assert described["contradictions"] == {"patients with more than one sex": 1}

@@ -162,12 +162,19 @@ def test_contradictions_are_counted():
         patient_id=["a", "a", "b", "b", "c", "c"],
         study_id=["1", "1", "1", "2", "", ""],  # a study is named within its patient
         sex=["male", "female", "male", "female", "male", "?"],
+        age=["50", "50", "60", "61", "40", "40"],
     )
     assert len(rejected) == 1
     assert rows.attrs["noted"] == {
         "patients with more than one sex": 2,
         "studies whose films have more than one sex": 1,
     }
+
+
+def test_an_age_that_changes_within_a_study_is_counted():
+    ages = ["50", "51", "60", "60.0", "70", "80"]
+    rows, _ = read(patient_id=["a", "a", "b", "b", "c", "c"], study_id=["1", "1", "1", "1", "1", "2"], age=ages)
+    assert rows.attrs["noted"] == {"studies whose films have more than one age": 1}
 
 
 def test_a_table_of_studies_without_people():

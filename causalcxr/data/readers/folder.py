@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from causalcxr.data.config import DataConfig
-from causalcxr.data.files import channels_of, existing_root, fingerprint
+from causalcxr.data.files import channels_of, existing_root, fingerprint, locate
 from causalcxr.data.images import read_sizes
 from causalcxr.data.source import Source, Unusable
 from causalcxr.data.table import find_columns, read_table
@@ -18,6 +18,7 @@ __all__ = ["folder_source"]
 
 def folder_source(config: DataConfig, graph: Graph) -> Source:
     """Images named by a column of `root/table`. Paths are relative to root; absolute ones are taken as they are.
+    Backslashes and another case than the files have are understood.
 
     Raises DataError: missing root or table, a column that isn't there, an image of other than 1 or 3 channels.
     """
@@ -30,7 +31,7 @@ def folder_source(config: DataConfig, graph: Graph) -> Source:
     channels = channels_of(graph)
     if not channels:
         return Source(where, _about(config, root), key, lambda: table, lambda rows, sizes: [])
-    files = [root / name.strip() for name in table[columns["path"]]]
+    files = locate(root, [name.strip() for name in table[columns["path"]]])
     key["files"] = fingerprint(files)
 
     def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:

@@ -22,6 +22,7 @@ from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
     ExplicitVRBigEndian,
@@ -33,6 +34,7 @@ from pydicom.uid import (  # noqa: E402
     generate_uid,
 )
 
+from causalcxr.data import dicom_deflated  # noqa: E402
 from causalcxr.data.dicom_file import read_dicom, read_tags, shown_levels  # noqa: E402
 
 SIDE = 64  # the smallest that JPEG 2000 is happy with
@@ -87,6 +89,27 @@ def test_without_a_window_the_range_of_the_bits_stored_is_shown(tmp_path, bits, 
     check_pixels(path, expected(file, low, low + 2**bits - 1))
     ramp = np.linspace(0, 255, SIDE**2).reshape(SIDE, SIDE)
     assert np.abs(read_dicom(path, [SIDE], 1)[0][0] - ramp).max() <= 0.5 + 255 / 2**bits  # the known answer
+
+
+def test_a_deflated_file_is_read(tmp_path):
+    file = radiograph()
+    file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    check_pixels(write(file, tmp_path / "a.dcm"), expected(radiograph(), 0, 4095))
+    assert read_tags(tmp_path / "a.dcm")["PhotometricInterpretation"] == "MONOCHROME2"
+
+
+def test_a_deflated_file_is_not_unpacked_beyond_the_size_of_a_film(tmp_path, monkeypatch):
+    file = radiograph()
+    size = len(write(file, tmp_path / "plain.dcm").read_bytes())
+    file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = write(file, tmp_path / "a.dcm")
+    monkeypatch.setattr(dicom_deflated, "MOST_BYTES", size // 2)
+    monkeypatch.setattr(dicom_deflated, "BLOCK", 1000)
+    for unusable in (read_dicom(path, [SIDE], 1)[0], read_tags(path)):
+        assert isinstance(unusable, Unusable) and unusable.reason == "too large"
+        assert "deflated, and more than" in unusable.detail
+    monkeypatch.setattr(dicom_deflated, "MOST_BYTES", size)
+    assert isinstance(read_dicom(path, [SIDE], 1)[0], np.ndarray)
 
 
 def test_a_faint_image_is_not_stretched(tmp_path):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import gzip
+import shutil
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from causalcxr.data import open_cohort, prepare
@@ -48,6 +50,28 @@ def test_manifest_has_labels_and_natural_units(make_folder, rows, chest):
     assert list(written) == ["row", "path", "patient_id", "split", "sex", "age", "finding"]
     assert written.loc[2, ["path", "sex", "finding"]].tolist() == ["images/2.png", "female", "Pleural Effusion"]
     assert cohort.split("train").attributes["age"][2].item() == np.float32(41.123456789)
+
+
+@pytest.mark.parametrize("written", [r"images\1.png", "Images/1.PNG", r"IMAGES\1.Png", "images/../Images/1.png"])
+def test_a_path_as_a_table_from_windows_has_it_is_found(make_folder, rows, chest, written):
+    config = make_folder(rows)
+    as_they_lie = open_cohort(config, chest).split("train").batch([1])["image"]
+    table = Path(config.root, "metadata.csv")
+    table.write_text(table.read_text().replace("images/1.png", written))
+    cohort = open_cohort(config, chest)
+    assert cohort.rejected == {} and cohort.manifest["path"][1] == written
+    assert torch.equal(cohort.split("train").batch([1])["image"], as_they_lie)
+
+
+def test_a_path_that_two_files_fit_is_missing(make_folder, rows, chest):
+    config = make_folder(rows)
+    for name in ("A.png", "a.PNG"):
+        shutil.copy(Path(config.root, "images/1.png"), Path(config.root, "images", name))
+    table = Path(config.root, "metadata.csv")
+    table.write_text(table.read_text().replace("images/1.png", "images/a.png"))
+    assert open_cohort(config, chest).rejected == {"missing file": 1}
+    table.write_text(table.read_text().replace("images/a.png", "images/A.png"))
+    assert open_cohort(config, chest).rejected == {}
 
 
 @pytest.mark.parametrize(
