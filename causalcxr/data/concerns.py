@@ -58,7 +58,7 @@ def find_gaps(graph: Graph, parts: BySplit) -> list[str]:
     empty = int((counts == 0).sum())
     return [
         f"{len(thin):,} of {len(counts):,} combinations of {', '.join(bands)} have fewer than {NEXT_TO_NOBODY} "
-        f"patients in train ({empty:,} have none); what a model says there is extrapolated. Worst: {named}"
+        f"patients in train ({empty:,} {'has' if empty == 1 else 'have'} none); what a model says there is extrapolated. Worst: {named}"
     ]
 
 

@@ -86,7 +86,10 @@ def make_gallery(
 
 
 def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str, Path]]:
-    """One picture per subject, all on one scale of differences: heading and file of each."""
+    """One picture per subject, all on one scale of differences: heading and file of each.
+
+    An intervention that sets what the subject has already is left out.
+    """
     assert graph.image is not None
     batches = [gallery.factual, *gallery.counterfactuals]
     truths = None if gallery.exact is None else [gallery.factual, *gallery.exact]
@@ -96,13 +99,14 @@ def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str
     limit = difference_limit([[batch[graph.image][i] for batch in group] for group in groups for i in subjects])
     drawn = []
     for i in subjects:
-        captions = [caption(graph, batch, i) for batch in batches]
+        shown = [j for j, batch in enumerate(batches) if j == 0 or _changes(graph, gallery.factual, batch, i)]
+        made, exact = ([of[j] for j in shown] for of in (batches, truths or batches))
         figure = counterfactual_grid(
-            [batch[graph.image][i] for batch in batches],
-            titles,
-            captions,
-            None if truths is None else [batch[graph.image][i] for batch in truths],
-            None if truths is None else [caption(graph, batch, i) for batch in truths],
+            [batch[graph.image][i] for batch in made],
+            [titles[j] for j in shown],
+            [caption(graph, batch, i) for batch in made],
+            None if truths is None else [batch[graph.image][i] for batch in exact],
+            None if truths is None else [caption(graph, batch, i) for batch in exact],
             limit,
         )
         path = folder / f"counterfactuals_{i + 1}.png"
@@ -161,3 +165,7 @@ def _describe_row(graph: Graph, batch: Batch, row: int) -> str:
 
 def _title(graph: Graph, do: Mapping[str, Any]) -> str:
     return f"do({describe(graph, do)})"
+
+
+def _changes(graph: Graph, factual: Batch, batch: Batch, row: int) -> bool:
+    return any(batch[name][row] != factual[name][row] for name in graph.attributes)
