@@ -152,6 +152,9 @@ def _merge_preset(config: DictConfig, name: str) -> DictConfig:
 def _read_yaml(source: Any) -> DictConfig:
     try:
         declared = OmegaConf.create(yaml.safe_load(source.read_text(encoding="utf-8")) or {})
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"'{source}' is no YAML: {error.problem}{where}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"'{source}' can't be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(declared, DictConfig):
@@ -165,9 +168,9 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
     except ConfigKeyError as error:
         key = error.full_key or str(error.key)
         known = list(_leaves(config)) + list(_branches(config))
-        raise ConfigError(f"unknown key '{key}' {where}; {nearest(key, known)}") from None
-    except (ValidationError, ConfigTypeError) as error:
-        key = error.full_key or _first_key(override)
+        raise ConfigError(f"unknown key '{key}' {where}; {nearest(key, [*known, 'preset'])}") from None
+    except (ValidationError, ConfigTypeError, TypeError) as error:  # a plain TypeError for a list in place of keys
+        key = getattr(error, "full_key", None) or _first_key(override)
         expected, got = _expected(config, key), OmegaConf.select(override, key)
         raise ConfigError(f"'{key}' {where} is '{got}'; expected {expected}") from None
     except OmegaConfBaseException as error:

@@ -1,11 +1,14 @@
 """Random draws from an explicit seed, the same however many processes share a batch."""
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from causalcxr.support.errors import ConfigError
 
 __all__ = ["Draws", "seed_of", "seeded"]
 
@@ -20,7 +23,7 @@ class Draws:
 
     def __init__(self, seed: int | None = None, device: torch.device | str = "cpu", rank: int = 0, world: int = 1):
         self.device, self.rank, self.world = torch.device(device), rank, world
-        self.generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        self.generator = None if seed is None else torch.Generator(self.device).manual_seed(_checked(seed))
 
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Standard normal draws of `shape`, whose first dimension is the rows of this process."""
@@ -49,6 +52,14 @@ class Draws:
     def gumbel(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Standard Gumbel draws (mean 0.577) of `shape`."""
         return -self.exponential(*shape, dtype=dtype).log()
+
+
+def _checked(seed: int) -> int:
+    """A seed that torch takes. Raises ConfigError: no whole number, or one of more than 64 bits."""
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or not -(2**63) <= seed < 2**64:
+        raise ConfigError(f"seed: expected None or a whole number of at most 64 bits, got {reprlib.repr(seed)}")
+    return int(seed)
 
 
 def seed_of(*parts: int | str) -> int:

@@ -220,7 +220,10 @@ def _git_commit() -> str:
 def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
     """Evaluation and logging may change from one call to the next; what determines the weights may not."""
     if run.graph != graph:
-        raise RunError(f"run '{run.folder}' was made with another graph; choose another run= or delete it")
+        raise RunError(
+            f"run '{run.folder}' was made with another graph; to go on, repeat its settings (preset=...), else "
+            "choose another run= or delete it"
+        )
     for key, before, now in _changes(run.config, config, ("data", "model", "train", "finetune", "base")):
         if key == "train.stages" and set(before) <= set(now):
             continue  # stages may be added: what is trained stays

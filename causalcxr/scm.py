@@ -213,6 +213,10 @@ class StructuralCausalModel(LocalPyroModule):
         """
         if effect not in EFFECTS:
             raise GraphError(f"unknown effect '{effect}'; {nearest(effect, EFFECTS)}")
+        if not isinstance(do, Mapping | Sequence) or isinstance(do, str):
+            raise GraphError(
+                f"do: expected names and values, such as {{'age': 80}}, or a list of such, got {do!r}"
+            )
         abduction = batch_or_noise
         if not isinstance(abduction, Abduction):
             abduction = self.abduct(abduction, seed)
@@ -238,7 +242,7 @@ class StructuralCausalModel(LocalPyroModule):
         an intervention has set: their terms are left out, which gives the interventional log-density.
         Raises GraphError: fewer than one draw, or an unknown variable.
         """
-        if draws < 1:
+        if not isinstance(draws, int) or draws < 1:
             raise GraphError(f"draws: expected a whole number of at least 1, got {draws}")
         values, given = self._check(batch), {self.graph[name].name for name in do}
         source, total = Draws(seed, self.device), torch.zeros(len(next(iter(values.values()))), device=self.device)
@@ -309,6 +313,9 @@ class StructuralCausalModel(LocalPyroModule):
 
     def _check(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """A complete batch on the model's device, every value allowed by its declaration."""
+        if not hasattr(batch, "keys"):
+            expected = ", ".join(self.graph.variables)
+            raise GraphError(f"expected a batch of {expected} by name, got {type(batch).__name__}")
         missing = [name for name in self.graph.variables if name not in batch]
         if missing:
             expected = ", ".join(self.graph.variables)
@@ -324,21 +331,23 @@ class StructuralCausalModel(LocalPyroModule):
 
     def _check_image(self, image: Any) -> Tensor:
         shape = tuple(self.image_mechanism.event_shape)
+        kind = type(image).__name__
         if not isinstance(image, Tensor):
             image = _as_tensor(image)
         if image is not None and image.ndim == 3 and shape[0] == 1:
             image = image[:, None]  # grey images without a channel
         if image is None or image.ndim != 4 or image.shape[1:] != shape:
             expected = "x".join(map(str, ("B", *shape)))
-            got = "something else" if image is None else "x".join(map(str, image.shape))
+            got = kind if image is None else "x".join(map(str, image.shape))
             raise GraphError(
-                f"'{self.graph.image}': expected images {expected} (a tensor, an array or a list), got {got}; "
-                "resize them, and put a single one into a list"
+                f"'{self.graph.image}': expected images {expected} (a tensor, an array or a list), got {got}"
+                f"{_mend(image, shape)}"
             )
         image = image_to_float(image.to(self.device), self.dtype)
         if not bool(((image >= 0) & (image <= 1)).all()):
             raise GraphError(
-                f"'{self.graph.image}': pixels must be uint8, or floats in [0, 1] without NaN; scale them first"
+                f"'{self.graph.image}': pixels must be uint8, or floats in [0, 1] without NaN; divide them by "
+                "the highest level they could have"
             )
         return image
 
@@ -361,6 +370,17 @@ def _count(n: Any) -> int:
     if count < 0:
         raise GraphError(f"n: expected a whole number of rows, 0 or more, got {n!r}")
     return count
+
+
+def _mend(image: Tensor | None, shape: tuple[int, ...]) -> str:
+    """What to do with images of another shape."""
+    if image is None:
+        return ""
+    if image.ndim in (3, 4) and image.shape[-1] in (3, 4) and shape[0] == 1:
+        return "; convert them to grey"
+    if image.ndim < 4:
+        return "; put a single one into a list"
+    return f"; resize them to {shape[1]} x {shape[2]}" if image.shape[1] == shape[0] else ""
 
 
 def _as_tensor(image: Any) -> Tensor | None:

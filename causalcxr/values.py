@@ -31,6 +31,7 @@ __all__ = [
 
 Batch = Mapping[str, Tensor]
 
+_MANY = 2**62  # no class index is as high, and no tensor's integer much higher
 _ROUNDING = 1e-6  # of a range: what float32 makes of a value at its end is taken as the end
 _TORCH_TYPES = {"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}  # by numpy's kind, copied
 
@@ -70,6 +71,8 @@ def encode_intervention(
     Raises GraphError: unknown variable, the image (it has no children), or a value that `encode` refuses.
     """
     encoded = {}
+    if not isinstance(do, Mapping | None):
+        raise GraphError(f"do: expected names and values, such as {{'age': 80}}, got {reprlib.repr(do)}")
     for name, value in (do or {}).items():
         variable = graph[name]
         if variable.kind == "image":
@@ -158,12 +161,15 @@ def _encode_discrete(variable: Variable, rows: Any) -> Tensor:
 
 def _class_index(variable: Variable, value: Any) -> int:
     if isinstance(value, str):
-        if value not in variable.labels:
-            hint = nearest(value, variable.labels)
-            raise GraphError(f"'{variable.name}' has no label '{value}'; {hint} (labels: {_labels(variable)})")
-        return variable.labels.index(value)
+        alike = [label for label in variable.labels if label.casefold() == value.casefold()]
+        if value not in variable.labels and len(alike) != 1:
+            hint, names = nearest(value, variable.labels), _labels(variable)
+            raise GraphError(
+                f"'{variable.name}' has no label '{value}'; {hint}" + f" ({names})" * (names not in hint)
+            )
+        return variable.labels.index(value if value in variable.labels else alike[0])
     if isinstance(value, bool | int | np.integer):
-        return int(value)
+        return min(int(value), _MANY)
     got = reprlib.repr(value)
     raise GraphError(f"'{variable.name}': expected a label ({_labels(variable)}), got {got}")
 
@@ -171,7 +177,7 @@ def _class_index(variable: Variable, value: Any) -> int:
 def _encode_continuous(variable: Variable, rows: Any, dtype: torch.dtype) -> Tensor:
     try:
         numbers = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         got = reprlib.repr(rows)
         raise GraphError(f"'{variable.name}': expected a number in {variable.unit}, got {got}") from None
     low, high = variable.bounds

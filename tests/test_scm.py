@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from causalcxr.graph import graph_from_dict, load_graph
-from causalcxr.support.errors import GraphError
+from causalcxr.support.errors import ConfigError, GraphError
 from tests.models import chest_batch, tiny_scm
 
 INTERVENTIONS = [
@@ -233,7 +233,7 @@ def test_arrays_columns_and_lists_are_a_batch_too():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": "chest.png"}, "'image': expected images Bx1x16x16 .* got something else"),
+        ({"image": "chest.png"}, "'image': expected images Bx1x16x16 .* got str"),
         ({"image": np.zeros((2, 16, 17), np.uint8)}, "'image': expected images Bx1x16x16 .* got 2x1x16x17"),
         ({"age": pd.Series(["old"] * 900)}, "'age': expected a number in years, got .{0,90}$"),
         ({"sex": pd.Series(["f"] * 900)}, "'sex' has no label 'f'; .*female"),
@@ -243,6 +243,45 @@ def test_what_is_no_batch_is_one_short_line(change, message):
     with pytest.raises(GraphError, match=message) as caught:
         tiny_scm().abduct({**chest_batch(2), **change})
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda scm, batch: scm.sample(2, do=[{"age": 80}]), "do: expected names and values, such as"),
+        (lambda scm, batch: scm.sample(2, do="age=80"), "do: expected names and values, such as"),
+        (lambda scm, batch: scm.counterfactual(batch, do="age=80"), "do: expected names and values, such as"),
+        (lambda scm, batch: scm.counterfactual(batch, do=None), "do: expected names and values, such as"),
+        (lambda scm, batch: scm.counterfactual(batch, do=["age"]), "do: expected names and values, such as"),
+        (lambda scm, batch: scm.counterfactual(batch, do={"sex": 2**70}), "'sex': class index .* is not in 0..1"),
+        (lambda scm, batch: scm.counterfactual(batch, do={"age": 10**400}), "'age': expected a number in years"),
+        (lambda scm, batch: scm.abduct(5), "expected a batch of sex, race, age, finding, image by name, got int"),
+        (lambda scm, batch: scm.log_prob(batch, draws=1.5), "draws: expected a whole number"),
+        (lambda scm, batch: scm.abduct(batch | {"image": np.zeros((2, 16, 16, 3))}), "; convert them to grey"),
+        (lambda scm, batch: scm.abduct(batch | {"image": np.zeros((2, 1, 32, 32))}), "; resize them to 16 x 16"),
+        (lambda scm, batch: scm.abduct(batch | {"image": np.zeros((16, 16))}), "; put a single one into a list"),
+        (
+            lambda scm, batch: scm.abduct(batch | {"image": np.full((2, 16, 16), 9000)}),
+            "; divide them by the highest",
+        ),
+    ],
+)
+def test_a_question_that_is_none_is_one_line_with_the_mend(ask, message):
+    with pytest.raises(GraphError, match=message) as caught:
+        ask(tiny_scm(), chest_batch(2))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True, 2**64])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ConfigError, match="seed: expected None or a whole number of at most 64 bits, got"):
+        tiny_scm().sample(1, seed=seed)
+
+
+def test_numpy_s_whole_numbers_are_seeds_and_labels_may_be_in_another_case():
+    scm = tiny_scm()
+    assert torch.equal(scm.sample(3, seed=np.int64(3))["image"], scm.sample(3, seed=3)["image"])
+    assert scm.sample(2, do={"sex": "MALE"}, seed=0)["sex"].tolist() == [1, 1]
 
 
 def test_the_model_and_its_abduction_print_in_a_few_lines():

@@ -14,7 +14,7 @@ from causalcxr.data.cohort import Cohort
 from causalcxr.data.config import DataConfig, check_config, expand
 from causalcxr.data.preparation import READERS, prepared_folder
 from causalcxr.data.source import Source
-from causalcxr.data.table import SPLITS, read_table, usable_rows
+from causalcxr.data.table import SPLITS, in_any_case, read_table, usable_rows
 from causalcxr.graph import Graph, load_graph
 from causalcxr.support.errors import DataError
 
@@ -46,7 +46,7 @@ def open_attributes(graph: str, cohort: Sequence[str]) -> tuple[Cohort, Config]:
     elif expand(cohort[0]).is_dir():
         source, rejected = _prepared(expand(cohort[0]))
     else:
-        source = _table(expand(cohort[0]))
+        source = _table(expand(cohort[0]), config.data)
     return _read(attributes, config.data, source, rejected), config
 
 
@@ -61,9 +61,9 @@ def whole_cohort(cohort: Cohort) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return attributes, np.unique(patients, return_inverse=True)[1]
 
 
-def _table(path: Path) -> Source:
+def _table(path: Path, config: DataConfig) -> Source:
     table = read_table(path)
-    if "patient_id" not in table.columns:
+    if "patient_id" not in config.columns and in_any_case("patient_id", table.columns) not in table.columns:
         log.info("table '%s' has no column 'patient_id': every row counts as another patient", path)
         table["patient_id"] = [str(row) for row in range(len(table))]
     about = {"source": "table", "table": str(path)}
@@ -78,16 +78,17 @@ def _prepared(folder: Path) -> tuple[Source, dict[str, int]]:
             f"'{folder}' is not the folder of a prepared cohort: it has no readable 'cohort.json'; "
             "name one in data.cache, OUT/SIZE of 'causalcxr data prepare', or a CSV"
         ) from None
-    return _table(folder / "manifest.csv"), rejected
+    return _table(folder / "manifest.csv", DataConfig()), rejected
 
 
 def _read(graph: Graph, config: DataConfig, source: Source, rejected_before: dict[str, int]) -> Cohort:
     rows, rejected = usable_rows(config, graph, source)
     check_splits(rows, rejected)
     if (patients := len(set(rows["patient_id"]))) < FEWEST_PATIENTS:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items())
         raise DataError(
             f"{source.where}: {len(rows):,} usable rows of {patients:,} patients are too few to test a graph on; "
-            f"at least {FEWEST_PATIENTS} patients are needed"
+            f"at least {FEWEST_PATIENTS} patients are needed (rejected: {reasons or 'none'})"
         )
     for name in graph.attributes:
         _refuse_constant(name, rows[name].to_numpy(), source.where)

@@ -9,7 +9,11 @@ from typing import NoReturn
 
 from causalcxr.support.errors import ConfigError
 
-__all__ = ["Parser", "assignments", "refuse_replacing", "say"]
+__all__ = ["Help", "Parser", "assignments", "refuse_replacing", "say"]
+
+
+class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The defaults of every option, and what stands below them as it is written."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,9 +46,16 @@ def assignments(arguments: Sequence[str], *options: str) -> tuple[list[str], dic
 
 
 def refuse_replacing(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Raises ConfigError where a file to write is one that was read, or two to write are one."""
-    read = {path.resolve(): path for path in inputs}
+    """Raises ConfigError where a file to write is one that was read, or two to write are one, or one is a folder.
+
+    An input that is a folder stands for its files.
+    """
+    read = {
+        path.resolve(): path for given in inputs for path in ([*given.iterdir()] if given.is_dir() else [given])
+    }
     for i, path in enumerate(outputs):
+        if not path.name or path.is_dir():
+            raise ConfigError(f"'{path}' is a folder; expected a file to write")
         if path.resolve() in read:
             raise ConfigError(
                 f"'{path}' would replace '{read[path.resolve()]}', which is read; choose another file"

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from causalcxr.answers import Answer, answer
-from causalcxr.commands.arguments import Parser, assignments, refuse_replacing, say
+from causalcxr.commands.arguments import Help, Parser, assignments, refuse_replacing, say
 from causalcxr.data.film import read_film
 from causalcxr.data.source import Unusable
 from causalcxr.report.figures import counterfactual_grid, save_picture
@@ -21,6 +21,8 @@ from causalcxr.values import describe, parse_assignments, readable
 __all__ = ["run"]
 
 USAGE = "causalcxr counterfactual RUN IMAGE --with NAME=VALUE ... --do NAME=VALUE ... [options]"
+EPILOG = """--with NAME=VALUE ...  what is recorded of the patient, every attribute of the model: sex=female age=63
+--do NAME=VALUE ...    what had been otherwise: age=80"""
 PICTURES = (".png", ".jpg", ".jpeg")
 _SHOWN = 3  # of several draws, beside their mean
 
@@ -28,7 +30,7 @@ _SHOWN = 3  # of several draws, beside their mean
 def run(arguments: list[str]) -> None:
     """Write a PNG (factual, counterfactual, difference) and beside it a JSON."""
     words, named = assignments(arguments, "--with", "--do")
-    parser = Parser("causalcxr counterfactual", usage=USAGE)
+    parser = Parser("causalcxr counterfactual", usage=USAGE, epilog=EPILOG, formatter_class=Help)
     parser.add_argument("run", help="folder of a trained run")
     parser.add_argument("image", help="image file of one patient: PNG, JPEG, TIFF or DICOM")
     parser.add_argument("--effect", default="total", help="total, direct or indirect")
@@ -38,12 +40,20 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(words)
     if not named.get("--do"):
         raise ConfigError("counterfactual: --do needs an intervention, for example --do age=80")
-    picture, numbers = Path(options.out), Path(options.out).with_suffix(".json")
+    picture = Path(options.out)
     if picture.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out '{picture}' is no picture; expected an ending of {', '.join(PICTURES)}")
-    refuse_replacing([picture, numbers], [Path(options.image)])
+    numbers = picture.with_suffix(".json")
+    refuse_replacing([picture, numbers], [Path(options.image), Path(options.run)])
+    if numbers.exists() and '"counterfactual"' not in numbers.read_text("utf-8", "replace"):
+        raise ConfigError(
+            f"--out '{picture}' would replace '{numbers}', which holds something else; choose another"
+        )
     scm, labels = load(options.run), open_run(options.run).config.data.labels
     given, do = (parse_assignments(scm.graph, named.get(option, []), labels) for option in ("--with", "--do"))
+    if missing := [name for name in scm.graph.attributes if name not in given]:
+        needed = ", ".join(scm.graph.attributes)
+        raise ConfigError(f"--with lacks '{missing[0]}'; the model needs all of: {needed}")
     found = answer(scm, _read(scm, Path(options.image)), given, do, options.effect, options.draws, options.seed)
     save_picture(_figure(found, f"do({describe(scm.graph, do)})"), picture)
     question = {"run": options.run, "image": options.image, "do": do, "effect": options.effect}

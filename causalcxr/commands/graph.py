@@ -4,7 +4,7 @@ from pathlib import Path
 
 from causalcxr.check.check import check_graph
 from causalcxr.check.text import as_json, as_text
-from causalcxr.commands.arguments import Parser, say
+from causalcxr.commands.arguments import Parser, refuse_replacing, say
 from causalcxr.support.files import write_json
 
 __all__ = ["run"]
@@ -24,8 +24,10 @@ def run(arguments: list[str]) -> int:
     )
     check.add_argument("--json", metavar="FILE", help="also write all that was tested as JSON")
     options = parser.parse_args(arguments)
+    if options.json is not None:
+        refuse_replacing([Path(options.json)], [Path(options.graph), Path(options.cohort[0])])
     findings = check_graph(options.graph, options.cohort)
-    if options.json:
+    if options.json is not None:
         write_json(Path(options.json), as_json(findings))
     say(as_text(findings))
     return int(findings.contradicted)

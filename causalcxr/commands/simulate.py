@@ -22,6 +22,7 @@ __all__ = ["run", "simulate"]
 
 BATCH = 64
 SIZES = (32, 256)
+FACTS = "simulation.json"  # written first: a killed process's folder says what it was to hold
 
 
 def run(arguments: list[str]) -> None:
@@ -45,9 +46,10 @@ def simulate(out: str | Path, n: int, size: int, seed: int, do: Sequence[str] = 
     if n < 1 or not SIZES[0] <= size <= SIZES[1]:
         raise ConfigError(f"simulate: expected n >= 1 and size in {SIZES[0]}..{SIZES[1]}, got n={n}, size={size}")
     folder, graph = Path(out), simulator.graph()
-    if (folder / "metadata.csv").exists():
-        raise ConfigError(f"simulate: '{folder}' holds X-rays already; choose another folder or delete it")
     intervention, tables = parse_assignments(graph, do), []
+    facts = json.dumps({"seed": seed, "n": n, "size": size, "do": intervention}, indent=2) + "\n"
+    _refuse_other_content(folder, facts)
+    write_atomically(folder / FACTS, facts)
     with progress_bar("simulate", n) as advance:
         for ids in torch.arange(n).split(BATCH):
             u = simulator.noise(seed, ids)
@@ -61,10 +63,19 @@ def simulate(out: str | Path, n: int, size: int, seed: int, do: Sequence[str] = 
                 advance("")
             tables.append(table)
     _save_pictures(folder, n, seed)
-    facts = {"seed": seed, "n": n, "size": size, "do": intervention}
-    write_atomically(folder / "simulation.json", json.dumps(facts, indent=2) + "\n")
     write_atomically(folder / "metadata.csv", pd.concat(tables).to_csv(index=False))
     return folder
+
+
+def _refuse_other_content(folder: Path, facts: str) -> None:
+    """Only a folder that a killed process left, of the same X-rays, may have anything in it."""
+    if not folder.name:
+        raise ConfigError("simulate: expected the name of a folder to write")
+    if (folder / "metadata.csv").exists():
+        raise ConfigError(f"simulate: '{folder}' holds X-rays already; choose another folder or delete it")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there and (FACTS not in there or (folder / FACTS).read_text("utf-8", "replace") != facts):
+        raise ConfigError(f"simulate: '{folder}' holds something else; choose another folder or delete it")
 
 
 def _save_image(path: Path, pixels: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from causalcxr.data.config import DataConfig
 from causalcxr.data.partial import PartialImages
 from causalcxr.data.shared_pixels import count_shared, list_shared, refuse_shared, same_pictures
 from causalcxr.data.source import Source, Unusable
-from causalcxr.data.table import SPLITS, Rejected, usable_rows
+from causalcxr.data.table import OTHER, SPLITS, Rejected, usable_rows
 from causalcxr.data.working_folder import WorkingFolder, built_by
 from causalcxr.graph import Graph
 from causalcxr.support.errors import DataError
@@ -33,7 +33,7 @@ __all__ = ["FORMAT", "build", "check_splits", "content_hash", "count_by_reason",
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when the same source would give other content
+FORMAT = 4  # raise it when the same source would give other content
 CHUNK = 32  # rows decoded by one worker at a time, and rendered as one batch; the content must not depend on it
 SHARED = "shared_pixels.csv"  # in a cohort that has such rows
 LITTLE = "little of the stated range"
@@ -99,10 +99,11 @@ def count_by_reason(rejected: list[Rejected]) -> dict[str, int]:
 
 def check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
     """Raise DataError where no row can be used, or a split has none."""
-    reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items()) or "nothing rejected"
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items()) or "none"
     if rows.empty:
         first = f"; the first: {rejected[0].detail}" if rejected else ""
-        raise DataError(f"none of {len(rejected):,} rows can be used: {reasons}{first}")
+        words = "; data.labels says what other words mean" if OTHER in {row.reason for row in rejected} else ""
+        raise DataError(f"none of {len(rejected):,} rows can be used: {reasons}{first}{words}")
     filled = set(rows["split"].unique())
     for split in SPLITS:
         if split not in filled:

@@ -3,6 +3,7 @@
 The same cohort gives the same bytes, so nothing here tells the time or where the cohort lies.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
@@ -76,10 +77,11 @@ def _picture(image: np.ndarray) -> str:
 
 
 def _reasons(described: Mapping[str, Any], rejected: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each reason with its rows and its most common details, these without the place of the source."""
-    root = f"{described['source'].get('root', '')}/"
-    found = []
+    """Each reason with its rows and its most common details, these without the names of files."""
+    root = re.escape(str(described["source"].get("root", "")))
+    file, found = re.compile(rf"'({root}/|/|[A-Za-z]:\\\\)[^']*'"), []
     for reason, rows in described["rejected"].items():
-        details = Counter(rejected.loc[rejected["reason"] == reason, "detail"]).most_common(EXAMPLES)
-        found.append({"reason": reason, "rows": rows, "details": [(d.replace(root, ""), n) for d, n in details]})
+        details = rejected.loc[rejected["reason"] == reason, "detail"]
+        common = Counter(file.sub("the file", detail) for detail in details).most_common(EXAMPLES)
+        found.append({"reason": reason, "rows": rows, "details": common})
     return found

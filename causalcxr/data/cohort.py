@@ -105,7 +105,8 @@ def open_folder(folder: Path, size: int, graph: Graph) -> Cohort:
     try:
         described = json.loads((folder / "cohort.json").read_text("utf-8"))
         n, variables = sum(described["kept"].values()), described["graph"]["variables"]
-    except (OSError, ValueError, KeyError) as error:
+        assert isinstance(variables, dict)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise _damaged(folder, error) from None
     _refuse_other_variables(folder, variables, graph)
     try:
@@ -125,7 +126,7 @@ def open_folder(folder: Path, size: int, graph: Graph) -> Cohort:
         )
         for split in SPLITS:
             _ = cohort.split(split).attributes  # every label and number is one that the graph allows
-    except (OSError, ValueError, KeyError, CausalCXRError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, CausalCXRError) as error:
         raise _damaged(folder, error) from None
     return cohort
 

@@ -20,6 +20,7 @@ REJECTED = 0.5  # share of the rows read
 DIFFERENT = 0.1  # distance of two splits' laws, in shares of the rows
 NEXT_TO_NOBODY = 5  # patients of train, below which a combination of attributes can't be learned from
 BANDS = 3  # of a number that isn't in years: thirds of the rows
+MOST_CELLS = 100_000  # combinations that are counted
 WORST = 3  # combinations that are named
 FALSE_ALARM = 0.001  # at most, for each attribute and pair of splits, were their patients drawn from one law
 
@@ -44,6 +45,11 @@ def find_gaps(graph: Graph, parts: BySplit) -> list[str]:
         return []
     bands = {name: _bands(graph[name], parts[name]["train"]) for name in graph.attributes}
     shape = [len(labels) for labels, _ in bands.values()]
+    if (cells := math.prod(shape)) > MOST_CELLS:
+        return [
+            f"{cells:.3g} combinations of {', '.join(bands)} can't all have people in train; "
+            "what a model says of most of them is extrapolated"
+        ]
     cell = np.ravel_multi_index([where for _, where in bands.values()], shape)
     counts = np.bincount(np.unique(np.stack([cell, people], axis=1), axis=0)[:, 0], minlength=math.prod(shape))
     expected = np.ones(shape)
@@ -56,9 +62,10 @@ def find_gaps(graph: Graph, parts: BySplit) -> list[str]:
     worst = sorted(thin.tolist(), key=lambda i: (-expected.flat[i] / (1 + counts[i]), i))[:WORST]
     named = "; ".join(f"{_combination(bands, shape, i)} ({_count(int(counts[i]))})" for i in worst)
     empty = int((counts == 0).sum())
+    without = f"{empty:,} {'has' if empty == 1 else 'have'} none"
     return [
         f"{len(thin):,} of {len(counts):,} combinations of {', '.join(bands)} have fewer than {NEXT_TO_NOBODY} "
-        f"patients in train ({empty:,} {'has' if empty == 1 else 'have'} none); what a model says there is extrapolated. Worst: {named}"
+        f"patients in train ({without}); what a model says there is extrapolated. Worst: {named}"
     ]
 
 

@@ -1,7 +1,8 @@
 """What every reader of image files asks first: root, channels, where files lie and whether they have changed."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from causalcxr.data.config import DataConfig, expand
@@ -33,27 +34,47 @@ def channels_of(graph: Graph) -> int:
     return channels
 
 
-def locate(root: Path, names: Sequence[str]) -> list[Path]:
-    """The file of each name below `root`: as written if it is there, else with `/` for a backslash and in another
-    case, as a table from Windows may have it, if one file fits. Where none or several do, as written.
+def locate(root: Path, names: Sequence[str]) -> list[str]:
+    """The names of files below `root` as they lie there, of `names` as a table has them.
+
+    A name that isn't there is read with `/` for a backslash and in another case, as tables from Windows need, if
+    one file fits and the table writes it in one way alone: two films may differ in case. Else it stays as it is.
     """
-    entries: dict[Path, dict[str, list[str]]] = {}
-    return [_located(root, name, entries) for name in names]
+    missing = {name: name.replace("\\", "/") for name in dict.fromkeys(names) if not _is_there(root / name)}
+    if not missing:
+        return list(names)
+    ways: dict[str, set[str]] = {}
+    for name in dict.fromkeys(names):
+        way = name.replace("\\", "/")
+        ways.setdefault(way.casefold(), set()).add(way)
+    entries: dict[Path, dict[str, list[Path]]] = {}
+    found = {
+        name: _in_another_case(root, way, entries)
+        for name, way in missing.items()
+        if len(ways[way.casefold()]) == 1
+    }
+    return [found.get(name) or name for name in names]
 
 
-def _located(root: Path, name: str, entries: dict[Path, dict[str, list[str]]]) -> Path:
-    file = root / name
-    if _is_there(file):
-        return file
-    place = root
-    for part in PurePosixPath(name.replace("\\", "/")).parts:
-        if not _is_there(place / part):
-            alike = _by_folded_name(place, entries).get(part.casefold(), [])
-            if len(alike) != 1:
-                return file
-            part = alike[0]
-        place = place / part
-    return place
+def _in_another_case(root: Path, name: str, entries: dict[Path, dict[str, list[Path]]]) -> str | None:
+    """The one file below `root` that has this name but for its case."""
+    places = [root]
+    for part in PurePosixPath(name).parts:
+        places = [found for place in places for found in _entries(place, part, entries)]
+    files = [place for place in places if _is_there(place)]
+    return files[0].relative_to(root).as_posix() if len(files) == 1 and name[:1] != "/" else None
+
+
+def _entries(folder: Path, name: str, entries: dict[Path, dict[str, list[Path]]]) -> list[Path]:
+    """What a folder has under a name in any case; each folder is listed once."""
+    if name == "..":
+        return [folder / name]
+    if folder not in entries:
+        entries[folder] = {}
+        with suppress(OSError):  # no folder, or one that can't be read
+            for entry in folder.iterdir():
+                entries[folder].setdefault(entry.name.casefold(), []).append(entry)
+    return entries[folder].get(name.casefold(), [])
 
 
 def _is_there(file: Path) -> bool:
@@ -61,16 +82,6 @@ def _is_there(file: Path) -> bool:
         return bool(file.stat())
     except (OSError, ValueError):  # missing, or no name that a file can have
         return False
-
-
-def _by_folded_name(folder: Path, entries: dict[Path, dict[str, list[str]]]) -> Mapping[str, list[str]]:
-    """The entries of a folder by their names without case; each folder is listed once."""
-    if folder not in entries:
-        found: dict[str, list[str]] = {}
-        for entry in folder.iterdir() if folder.is_dir() else ():
-            found.setdefault(entry.name.casefold(), []).append(entry.name)
-        entries[folder] = found
-    return entries[folder]
 
 
 def fingerprint(files: Iterable[Path]) -> str:

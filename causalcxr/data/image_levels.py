@@ -4,11 +4,12 @@ Transparency is laid over black, as a viewer does; an orientation tag is followe
 range, or by that of the bits that are said to be kept.
 """
 
+from collections.abc import Sequence
 from os import SEEK_END
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from causalcxr.data import png_file, tiff_file
 from causalcxr.data.source import UnusableError
@@ -19,7 +20,6 @@ MODES = {1: "L", 3: "RGB"}
 FULL = 2**16 - 1
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # shares of red, green and blue (ITU-R 601), as Pillow's
 ORIENTATION = 0x0112  # of EXIF and TIFF
-KIND_OF_PAGE, SMALLER, MASK = 254, 1, 4  # NewSubfileType of a TIFF, and its bits
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,6 +43,7 @@ class OpenedImage:
         file.seek(0)
         self.png = png_file.read_header(start)
         self.tiff = tiff_file.read_header(file) if start[:2] in (b"II", b"MM") else None
+        self.tiff_pages = tiff_file.pictures(file) if self.tiff else []
         self.is_negative = self.tiff is not None and self.tiff.is_negative_in_pillow
         self.file = tiff_file.black_is_zero(file, self.tiff) if self.tiff and self.is_negative else file
         self.image = Image.open(self.file)
@@ -53,8 +54,7 @@ class OpenedImage:
         Raises UnusableError: several pictures, or a layout that would give wrong levels. Raises anything of a
         damaged file.
         """
-        if (pictures := _pictures(self.image)) > 1:
-            raise UnusableError("multi-frame", f"{pictures} pages or frames; a radiograph has one: split the file")
+        _require_one_picture(self.image, self.tiff_pages)
         if self.png and self.png.is_cut_by_pillow:
             levels = self._several_channels(png_file.read_words(self.file, self.png), channels, bits)
         elif self.image.mode in ("F", "I") or self.image.mode.startswith("I;16"):
@@ -107,19 +107,13 @@ class OpenedImage:
         return full if levels.max() <= full else FULL
 
 
-def _pictures(image: Image.Image) -> int:
-    """How many pictures the file has, without a TIFF's smaller copies and masks, and a camera's previews."""
-    frames = getattr(image, "n_frames", 1)
-    if frames == 1 or image.format == "MPO":
-        return 1
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return frames
-    kinds = []
-    for frame in range(frames):
-        image.seek(frame)
-        kinds.append(image.tag_v2.get(KIND_OF_PAGE, 0))
-    image.seek(0)
-    return sum(not kind & (SMALLER | MASK) for kind in kinds)
+def _require_one_picture(image: Image.Image, tiff_pages: Sequence[bool]) -> None:
+    """Raise UnusableError if the file has several. The previews beside a camera's JPEG are none."""
+    n = sum(tiff_pages) if tiff_pages else getattr(image, "n_frames", 1)
+    if n > 1 and image.format != "MPO":
+        raise UnusableError("multi-frame", f"{n} pages; a radiograph has one: split the file")
+    if len(tiff_pages) > 1 and not tiff_pages[0]:
+        raise UnusableError("multi-frame", "the first page is a smaller copy or a mask; save the film by itself")
 
 
 def _eight_bits(image: Image.Image, channels: int) -> Image.Image:

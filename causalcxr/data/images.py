@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from causalcxr.data.downloads import partial_download
 from causalcxr.data.image_levels import MODES, OpenedImage
@@ -74,6 +74,8 @@ def broken(path: Path, error: Exception) -> Unusable:
     else:
         reason = error.reason if isinstance(error, UnusableError) else "broken image"
     said = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        said = "no image of a known format"
     return Unusable(reason, " ".join(f"'{path}': {said}".split()))
 
 

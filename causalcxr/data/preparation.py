@@ -187,12 +187,13 @@ def _build_whole(works: Sequence[WorkingFolder], config: DataConfig, graph: Grap
     for work, cohort in zip(works, described, strict=True):
         kept, rejected = cohort["kept"], cohort["rejected"]
         log.info(
-            "%s: kept %s of %s rows (%s); rejected: %s",
+            "%s: kept %s of %s rows (%s); rejected: %s; see '%s'",
             work.name,
             f"{sum(kept.values()):,}",
             f"{cohort['read']:,}",
             ", ".join(f"{split} {n:,}" for split, n in kept.items()),
             ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) or "none",
+            work.place / "card.html",
         )
 
 

@@ -16,11 +16,21 @@ from causalcxr.data.table_file import read_table
 from causalcxr.graph import Graph, Variable
 from causalcxr.support.errors import DataError, nearest
 
-__all__ = ["SPLITS", "Rejected", "find_columns", "patient_uniform", "read_table", "usable_rows"]
+__all__ = [
+    "OTHER",
+    "SPLITS",
+    "Rejected",
+    "find_columns",
+    "in_any_case",
+    "patient_uniform",
+    "read_table",
+    "usable_rows",
+]
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {"valid": "val", "validate": "val", "validation": "val"}
 OF_A_PERSON = ("sex", "race", "ethnicity")  # what one person has one of
+OTHER = "other value"  # than any label's
 FIXED = ("row", "path", "patient_id", "split")  # the manifest's own columns
 BLANK = ("", "nan", "na", "n/a", "#n/a", "null", "none")  # what tables write where nothing is known
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
@@ -51,7 +61,7 @@ def find_columns(config: DataConfig, graph: Graph, table: pd.DataFrame, where: s
     for key in config.columns:
         if key not in wanted:
             raise DataError(f"data.columns: '{key}' is nothing that is needed; {nearest(key, wanted)}")
-    columns = {key: _in_any_case(config.columns.get(key, key), table.columns) for key in wanted}
+    columns = {key: in_any_case(config.columns.get(key, key), table.columns) for key in wanted}
     for key in optional:
         if key not in config.columns and columns[key] not in table.columns:
             del columns[key]
@@ -69,10 +79,14 @@ def find_columns(config: DataConfig, graph: Graph, table: pd.DataFrame, where: s
     return columns
 
 
-def _in_any_case(name: str, names: Collection[str]) -> str:
-    """The one of `names` that is written so, or the only one that is when case is ignored; else `name`."""
-    alike = [each for each in names if each.casefold() == name.casefold()]
+def in_any_case(name: str, names: Collection[str]) -> str:
+    """The one of `names` that is `name`, or the only one that is but for case, spaces and dashes; else `name`."""
+    alike = [each for each in names if _folded(each) == _folded(name)]
     return name if name in names or len(alike) != 1 else alike[0]
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
 def usable_rows(config: DataConfig, graph: Graph, source: Source) -> tuple[pd.DataFrame, list[Rejected]]:
@@ -167,7 +181,7 @@ def _cell_reader(config: DataConfig, variable: Variable, cells: list[str]) -> Ca
             raise DataError(f"data.labels: '{name}' is continuous in the graph and has no labels")
         decimal = any(_is_decimal(cell) for cell in set(cells))
         return lambda cell: _number(cell, variable, decimal)
-    mapping = config.labels.get(name) or {label: label for label in variable.labels}
+    mapping = {label: label for label in variable.labels} | config.labels.get(name, {})
     for value, label in mapping.items():
         if label not in variable.labels:
             raise DataError(
@@ -198,7 +212,7 @@ def _label(
         return Unusable("ambiguous", f"{name}: '{cell}' is {' and '.join(found)}")
     if cell.lower() in BLANK:
         return Unusable("blank value", f"{name} is empty")
-    return other or Unusable("other value", f"{name}: '{cell}' maps to no label")
+    return other or Unusable(OTHER, f"{name}: '{cell}' maps to no label")
 
 
 def _is_decimal(cell: str) -> bool:

@@ -93,7 +93,7 @@ def _draw_figures(results: Results, runs: Mapping[str, Compared], folder: Path) 
     charts = {
         "graph": graph_picture(graph),
         "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
-        "curves": curves_chart(results.curves, (*graph.variables, "multiplier", "slack")),
+        "curves": curves_chart(results.curves, (*graph.variables, "constraint", "multiplier", "slack")),
         "contrast": contrast_figure({title: one.metrics for title, one in runs.items()}),
         "reliability": reliability_figure(graph, results.diagrams),
     }

@@ -161,7 +161,7 @@ def _curve(lines: Sequence[Mapping[str, Any]], stage: str, name: str) -> Callabl
                 if line["stage"] == stage and line["split"] == split and line.get(name) is not None
             ]
             if points:
-                marker = "o" if split == "val" else None
+                marker = "o" if split == "val" or len(points) == 1 else None
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, marker=marker, markersize=3)
                 shown += [loss for _, loss in points[len(points) // 10 :]]
         if shown and max(shown) > min(shown):
@@ -174,7 +174,7 @@ def _curve(lines: Sequence[Mapping[str, Any]], stage: str, name: str) -> Callabl
 
 
 def _unit(stage: str, name: str) -> str:
-    if stage == "image" or name == "slack":
+    if stage == "image" or name in ("slack", "constraint"):
         return ", bits / dim"
     return ", nats" if stage == "attributes" else ""
 

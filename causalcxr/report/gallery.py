@@ -121,13 +121,17 @@ def draw_contrast(graph: Graph, galleries: Mapping[str, Gallery], row: int, path
     """One subject under every intervention: a pair of rows for each run, then the exact answers if known."""
     assert graph.image is not None
     first = next(iter(galleries.values()))
+    shown = [j for j, batch in enumerate(first.counterfactuals) if _changes(graph, first.factual, batch, row)]
     factual = first.factual[graph.image][row]
-    lines = {title: [factual, *(b[graph.image][row] for b in g.counterfactuals)] for title, g in galleries.items()}
+    lines = {
+        title: [factual, *(_image(graph, gallery.counterfactuals[j], row) for j in shown)]
+        for title, gallery in galleries.items()
+    }
     if first.exact is not None:
-        lines["exact"] = [factual, *(batch[graph.image][row] for batch in first.exact)]
+        lines["exact"] = [factual, *(_image(graph, first.exact[j], row) for j in shown)]
     limit = difference_limit(list(lines.values()))
     bands = [band for title, line in lines.items() for band in (Band(title, line), changes_band(line, limit))]
-    titles = ["factual", *(_title(graph, do) for do in first.interventions)]
+    titles = ["factual", *(_title(graph, first.interventions[j]) for j in shown)]
     save_png(bands_figure(bands, titles), path)
 
 
@@ -157,6 +161,11 @@ def draw_samples(graph: Graph, model: Batch, data: Batch, path: Path) -> None:
             rows = range(start, min(start + SAMPLE_COLUMNS, len(images)))
             bands.append(Band(label, [images[i] for i in rows], [caption(graph, batch, i) for i in rows]))
     save_png(bands_figure(bands), path)
+
+
+def _image(graph: Graph, batch: Batch, row: int) -> Tensor:
+    assert graph.image is not None
+    return batch[graph.image][row]
 
 
 def _describe_row(graph: Graph, batch: Batch, row: int) -> str:

@@ -78,7 +78,8 @@ def _interval(
 
     def check(value: Any) -> str | None:
         inside = (
-            math.isfinite(value)
+            isinstance(value, int | float)
+            and math.isfinite(value)
             and (least is None or value >= least)
             and (above is None or value > above)
             and (most is None or value <= most)

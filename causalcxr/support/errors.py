@@ -33,7 +33,7 @@ class TrainingError(CausalCXRError):
 def nearest(name: str, options: Iterable[str]) -> str:
     """A hint that names the valid option most like `name`, or lists the options when none is alike."""
     options = [str(option) for option in options]
-    close = get_close_matches(str(name), options, n=1, cutoff=0.5)
+    close = get_close_matches(str(name), options, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"expected one of: {', '.join(options)}" if options else "none is known here"

@@ -39,7 +39,7 @@ class _Frozen:
 
 
 class FinetuneObjective(Objective):
-    """The loss of every attribute in nats, and of the image the constraint's term in bits per dimension.
+    """The loss of every attribute in nats, and the constraint's term in bits per dimension.
 
     One pass of the encoder and two of the decoder: the factual one gives the bound and the noise, the other the
     counterfactual. The predictor and the attributes' mechanisms are frozen, and no part of this module.
@@ -68,7 +68,7 @@ class FinetuneObjective(Objective):
         self.marginals = marginals
         self.intervene = tuple(config.intervene) or scm.graph.causes_of_image
         self.constraint = Constraint(config, bound)
-        self.names = (*(variable.name for variable in predictor.variables), self.image)
+        self.names = (*(variable.name for variable in predictor.variables), "constraint")
         if config.targets == "none":
             self.names = (self.image,)
 
@@ -86,7 +86,7 @@ class FinetuneObjective(Objective):
         if self.config.augment and self.training:
             seen, made = augment_alike([seen, made], self.config.augment, draws)
         losses = targets.losses(Pair(seen, made, factual, counterfactual, attributes))
-        return losses | {self.image: self.constraint(bits, draws.world)}
+        return losses | {"constraint": self.constraint(bits, draws.world)}
 
     def state(self) -> dict[str, float]:
         return {} if self._frozen.targets is None else self.constraint.state()

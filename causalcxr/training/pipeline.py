@@ -153,7 +153,9 @@ def _wandb(config: LogConfig, run: Run) -> Any:
 def _device_name(fabric: Fabric) -> str:
     if fabric.device.type == "cuda":
         return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
-    return f"{fabric.world_size} process(es) on a CPU with {torch.get_num_threads()} threads each"
+    threads = torch.get_num_threads()
+    each = f"a CPU with {threads} thread{'' if threads == 1 else 's'}"
+    return each if fabric.world_size == 1 else f"{fabric.world_size} processes, each on {each}"
 
 
 def _sizes(cohort: Cohort) -> str:

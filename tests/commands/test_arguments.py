@@ -1,6 +1,7 @@
 """The grammar of the command line: places, assignments, help, and outputs that replace nothing."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -177,3 +178,41 @@ def test_a_dicom_film_is_asked_about_as_a_picture_is(tiny_run, film, tmp_path):
 def test_a_folder_is_a_run_for_every_command(tiny_run, capsys):
     assert main(["evaluate", f"{tiny_run}-none"]) == 2
     assert f"no run folder '{tiny_run}-none'" in capsys.readouterr().err
+
+
+def test_an_answer_replaces_nothing_of_the_run_and_no_other_json(tiny_run, film, tmp_path, capsys):
+    own = tmp_path / "film.json"
+    own.write_text('{"name": "mine"}')
+    for out in (tiny_run / "provenance.png", own.with_suffix(".jpg")):
+        before = out.with_suffix(".json").read_bytes()
+        assert (
+            main(
+                [
+                    "counterfactual",
+                    str(tiny_run),
+                    str(film),
+                    "--with",
+                    *PATIENT,
+                    "--do",
+                    "age=80",
+                    "--out",
+                    str(out),
+                ]
+            )
+            == 2
+        )
+        assert "would replace" in capsys.readouterr().err
+        assert out.with_suffix(".json").read_bytes() == before and not out.exists()
+
+
+@pytest.mark.parametrize("out", ["table.csv", "graph.yaml", "folder/cohort.json", "folder", ""])
+def test_a_check_replaces_nothing_that_it_reads(tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    cohort = "folder" if out.startswith("folder") else "table.csv"
+    for name in ("table.csv", "graph.yaml", "folder/cohort.json"):
+        (tmp_path / name).write_text("mine")
+    assert main(["graph", "check", "graph.yaml", cohort, "--json", out]) == 2
+    assert re.search("would replace|is a folder; expected a file", capsys.readouterr().err)
+    for name in ("table.csv", "graph.yaml", "folder/cohort.json"):
+        assert (tmp_path / name).read_text() == "mine"

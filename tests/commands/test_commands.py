@@ -62,6 +62,23 @@ def test_simulate_refuses_to_overwrite(tmp_path, capsys):
     assert "holds X-rays already" in capsys.readouterr().err
 
 
+def test_simulate_goes_on_in_its_own_folder_and_in_no_other(tmp_path, capsys):
+    """A killed process leaves images and what they were to be; only the same command may go on there."""
+    out, same = tmp_path / "x", ["--n", "3", "--size", "32"]
+    assert main(["simulate", str(out), *same]) == 0
+    whole = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in ("metadata.csv", "images/0000001.png"):
+        (out / name).unlink()
+    assert main(["simulate", str(out), *same, "--seed", "9"]) == 2
+    assert main(["simulate", str(out), *same]) == 0
+    assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "simulation.json").write_text("{}")
+    assert main(["simulate", str(tmp_path / "mine"), *same]) == 2
+    assert capsys.readouterr().err.count("holds something else; choose another folder or delete it") == 2
+    assert (tmp_path / "mine" / "simulation.json").read_text() == "{}"
+
+
 @pytest.fixture
 def pixels(tmp_path):
     """Of a simulated patient, whose image is also written to patient.png."""

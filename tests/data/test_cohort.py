@@ -131,7 +131,8 @@ def test_one_line_is_logged(make_folder, rows, chest, caplog):
         folder = prepare(config, chest)
         prepare(config, chest)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder.name}: kept 7 of 8 rows (train 3, val 2, test 2); rejected: out of range 1"
+        f"{folder.name}: kept 7 of 8 rows (train 3, val 2, test 2); rejected: out of range 1; "
+        f"see '{folder / 'card.html'}'"
     ]
 
 

@@ -194,6 +194,15 @@ def test_combinations_with_next_to_nobody_are_named_the_worst_first():
     assert "\n" not in gap
 
 
+def test_more_combinations_than_can_be_counted():
+    names = [f"v{i}" for i in range(40)]
+    graph = graph_from_dict({"variables": {name: {"kind": "binary", "labels": ["0", "1"]} for name in names}})
+    table = pd.DataFrame({name: ["0", "1"] * 5 for name in names})
+    table = table.assign(patient_id=[f"p{i}" for i in range(10)], split="train")
+    (gap,) = find_gaps(graph, BySplit(table))
+    assert gap.startswith("1.1e+12 combinations of v0, ")
+
+
 def test_rows_of_one_patient_count_once():
     assert find_gaps(CHEST, BySplit(people(every_cell(4), each=3)))[0].startswith("8 of 8 combinations")
 

@@ -271,7 +271,7 @@ def test_a_file_of_several_pictures_is_refused(tmp_path, name):
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
     unusable = read_image(tmp_path / name, 8, 1)
     assert isinstance(unusable, Unusable) and unusable.reason == "multi-frame"
-    assert "3 pages or frames; a radiograph has one: split the file" in unusable.detail
+    assert "3 pages; a radiograph has one: split the file" in unusable.detail
 
 
 @pytest.mark.parametrize("kind", [1, 4, 5])  # a smaller copy, a mask, the mask of a smaller copy
@@ -284,6 +284,41 @@ def test_smaller_copies_and_masks_beside_a_tiff_are_no_pictures(tmp_path, kind):
     with Image.open(tmp_path / "a.tif") as opened:
         assert opened.n_frames == 2
     assert np.array_equal(read(tmp_path / "a.tif", len(UPRIGHT))[0], UPRIGHT)
+
+
+def entry(tag: int, kind: int, value: int) -> bytes:
+    return struct.pack("<HHII", tag, kind, 1, value)
+
+
+def with_page(film: bytes, *entries: bytes, following: int = 0) -> bytes:
+    """A small-endian TIFF of one page, and a directory of these entries as its second."""
+    first = struct.unpack_from("<I", film, 4)[0]
+    at = first + 2 + 12 * struct.unpack_from("<H", film, first)[0]
+    page = struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", following)
+    return film[:at] + struct.pack("<I", len(film)) + film[at + 4 :] + page
+
+
+@pytest.mark.parametrize(
+    "page", [[entry(254, 4, 1), entry(259, 3, 34712)], [entry(255, 3, 2)], [entry(254, 4, 5)]]
+)
+def test_a_smaller_copy_that_cannot_be_decoded_spoils_no_film(tmp_path, page):
+    """Of an unknown compression, without a size, or said in the way of old files."""
+    (tmp_path / "a.tif").write_bytes(with_page(tiff(UPRIGHT, "<", 1), *page))
+    assert np.array_equal(read(tmp_path / "a.tif", len(UPRIGHT))[0], UPRIGHT)
+    (tmp_path / "a.tif").write_bytes(with_page(tiff(UPRIGHT, "<", 1), *page, following=2**31))
+    assert np.array_equal(read(tmp_path / "a.tif", len(UPRIGHT))[0], UPRIGHT)
+
+
+@pytest.mark.parametrize("kind", [1, 4])
+def test_a_mask_or_a_smaller_copy_ahead_of_the_film_is_not_taken_for_it(tmp_path, kind):
+    page = Image.fromarray(UPRIGHT)
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "a.tif"), True) as file:
+        page.resize((8, 8)).save(file, "TIFF", tiffinfo={254: kind})
+        file.newFrame()
+        page.save(file, "TIFF")
+    unusable = read_image(tmp_path / "a.tif", 8, 1)
+    assert isinstance(unusable, Unusable) and unusable.reason == "multi-frame"
+    assert "the first page is a smaller copy or a mask" in unusable.detail
 
 
 def test_the_previews_of_a_camera_are_no_pictures(tmp_path):

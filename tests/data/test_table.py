@@ -88,14 +88,26 @@ def test_labels_in_another_case(cell):
 def test_labels_of_a_mapping_in_another_case():
     config = DataConfig(labels={"sex": {"F": "female", "M": "male", "m?": "male", "U": "male", "u": "female"}})
     rows, rejected = read(config, sex=["f", "m", "F", "U", "u", "FEMALE"])
-    assert rows["sex"].tolist() == ["female", "male", "female", "male", "female"]
-    assert [(row.row, row.reason) for row in rejected] == [(5, "other value")]  # left out of the mapping
+    assert rows["sex"].tolist() == ["female", "male", "female", "male", "female", "female"]
+    assert rejected == []  # a label of the graph is itself, whatever else is mapped to it
+
+
+def test_a_label_of_the_graph_is_no_other_value():
+    config = DataConfig(labels={"sex": {"F": "female"}}, other={"sex": "female"})
+    assert read(config, sex=["male", "F", "x"])[0]["sex"].tolist() == ["male", "female", "female"]
 
 
 def test_a_case_that_two_labels_share_is_not_guessed():
     config = DataConfig(labels={"sex": {"Xx": "female", "xX": "male"}})
     rows, rejected = read(config, sex=["Xx", "xX", "XX"])
     assert rows["sex"].tolist() == ["female", "male"] and rejected[0].reason == "other value"
+
+
+@pytest.mark.parametrize("written", ["Patient ID", "patient-id", " PATIENT_ID "])
+def test_columns_with_other_spaces_and_dashes(written):
+    table = pd.DataFrame({written: ["a"], "sex": ["male"], "age": ["50"], "dose": ["1"]})
+    source = Source("a table", {}, {}, lambda: table, lambda rows, sizes: [])
+    assert usable_rows(DataConfig(), GRAPH, source)[0]["patient_id"].tolist() == ["a"]
 
 
 def test_columns_in_another_case():

@@ -215,7 +215,7 @@ def test_a_model_within_its_bound_is_never_pushed_up():
     """Above the bound the constraint's gradient pulls E down; below it, with multiplier and floor 0, zero."""
     for bound, pulled in ((0.0, True), (1e6, False)):
         objective = objective_of("hard", bound=bound, multiplier_floor=0).train()
-        constraint = objective(chest_batch(8), Draws(0))["image"]
+        constraint = objective(chest_batch(8), Draws(0))["constraint"]
         assert (float(gradient(constraint, objective).abs().sum()) > 0) == pulled
         assert (objective.constraint.multiplier > 0) == pulled
         assert math.copysign(1, objective.state()["slack"]) == (-1 if pulled else 1)
@@ -225,7 +225,7 @@ def test_the_floor_holds_the_likelihood_far_within_its_bound():
     """There the constraint's gradient is that of E, in bits per dimension, times the floor."""
     objective = objective_of("hard", bound=1e6, multiplier_floor=7.0).train()
     batch = chest_batch(8)
-    found = gradient(objective(batch, Draws(0))["image"], objective)
+    found = gradient(objective(batch, Draws(0))["constraint"], objective)
     elbo = objective.mechanism.elbo(batch["image"], batch, Draws(0))
     bits = objective.mechanism.loss(elbo) / (math.log(2) * batch["image"][0].numel())
     expected = 7 * gradient(bits, objective)

@@ -74,7 +74,7 @@ def test_the_bound_is_measured_and_stored(tiny_run, tuned):
 def test_the_log_has_multiplier_slack_and_every_attribute(tuned):
     lines = [json.loads(line) for line in (tuned["counterfactual"] / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if line["stage"] == "finetune" and line["split"] == "train"]
-    assert {"multiplier", "slack", "sex", "race", "age", "finding", "image"} <= lines[-1].keys()
+    assert {"multiplier", "slack", "sex", "race", "age", "finding", "constraint"} <= lines[-1].keys()
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])

@@ -31,7 +31,8 @@ def folder_source(config: DataConfig, graph: Graph) -> Source:
     channels = channels_of(graph)
     if not channels:
         return Source(where, _about(config, root), key, lambda: table, lambda rows, sizes: [])
-    files = locate(root, [name.strip() for name in table[columns["path"]]])
+    names = locate(root, [name.strip() for name in table[columns["path"]]])
+    table, files = table.assign(**{columns["path"]: names}), [root / name for name in names]
     key["files"] = fingerprint(files)
 
     def pixels(rows: Sequence[int], sizes: Sequence[int]) -> list[list[np.ndarray | Unusable]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -98,11 +99,27 @@ def test_a_deflated_file_is_read(tmp_path):
     assert read_tags(tmp_path / "a.dcm")["PhotometricInterpretation"] == "MONOCHROME2"
 
 
-def test_a_deflated_file_is_not_unpacked_beyond_the_size_of_a_film(tmp_path, monkeypatch):
+@pytest.mark.parametrize("tag", ["ImageComments", "private"])
+def test_a_file_that_only_mentions_deflation_is_read(tmp_path, tag):
+    file = radiograph()
+    if tag == "private":
+        file.file_meta.PrivateInformationCreatorUID = DeflatedExplicitVRLittleEndian
+        file.file_meta.PrivateInformation = DeflatedExplicitVRLittleEndian.encode()
+    else:
+        setattr(file, tag, f"decoded from {DeflatedExplicitVRLittleEndian}")
+    check_pixels(write(file, tmp_path / "a.dcm"), expected(radiograph(), 0, 4095))
+
+
+@pytest.mark.parametrize("meta", [0, 70_000])
+def test_a_deflated_file_is_not_unpacked_beyond_the_size_of_a_film(tmp_path, monkeypatch, meta):
     file = radiograph()
     size = len(write(file, tmp_path / "plain.dcm").read_bytes())
     file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = write(file, tmp_path / "a.dcm")
+    if meta:  # private information, which pydicom writes behind the transfer syntax, may stand ahead of it
+        plain = path.read_bytes()
+        at, long = 144, struct.pack("<HH2sHI", 2, 0x0102, b"OB", 0, meta) + bytes(meta)
+        path.write_bytes(plain[:at] + long + plain[at:])
     monkeypatch.setattr(dicom_deflated, "MOST_BYTES", size // 2)
     monkeypatch.setattr(dicom_deflated, "BLOCK", 1000)
     for unusable in (read_dicom(path, [SIDE], 1)[0], read_tags(path)):
