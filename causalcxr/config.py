@@ -139,13 +139,16 @@ def _merge_pairs(config: DictConfig, pairs: Sequence[tuple[str, str]]) -> DictCo
     return config
 
 
-def _merge_preset(config: DictConfig, name: str) -> DictConfig:
+def _merge_preset(config: DictConfig, name: str, within: tuple[str, ...] = ()) -> DictConfig:
+    """Its includes first; `within`: the presets that include it."""
+    if name in within:
+        raise ConfigError(f"preset '{name}' includes itself ({' -> '.join([*within, name])})")
     shipped = shipped_presets()
     if name not in shipped and not Path(name).is_file():
         raise ConfigError(f"no preset '{name}': not a file and not a shipped preset; {nearest(name, shipped)}")
     declared = _read_yaml(shipped.get(name, Path(name)))
     for included in declared.pop("include", []):
-        config = _merge_preset(config, included)
+        config = _merge_preset(config, str(included), (*within, name))
     return _merge(config, declared, f"in preset '{name}'")
 
 
@@ -170,7 +173,7 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
         known = list(_leaves(config)) + list(_branches(config))
         raise ConfigError(f"unknown key '{key}' {where}; {nearest(key, [*known, 'preset'])}") from None
     except (ValidationError, ConfigTypeError, TypeError) as error:  # a plain TypeError for a list in place of keys
-        key = getattr(error, "full_key", None) or _first_key(override)
+        key = _known_part(config, getattr(error, "full_key", None) or _first_key(override))
         expected, got = _expected(config, key), OmegaConf.select(override, key)
         raise ConfigError(f"'{key}' {where} is '{got}'; expected {expected}") from None
     except OmegaConfBaseException as error:
@@ -220,6 +223,15 @@ def _branches(config: DictConfig, prefix: str = "") -> list[str]:
 
 def _first_key(override: Any) -> str:
     return next(iter(_leaves(override)), "?") if isinstance(override, DictConfig) else "?"
+
+
+def _known_part(config: DictConfig, key: str) -> str:
+    """The key, or that part of it which the configuration has: `train.stages` of `train.stages.a`."""
+    try:
+        OmegaConf.select(config, key)
+    except OmegaConfBaseException:  # a name where a list has its numbers
+        return _known_part(config, key.rpartition(".")[0])
+    return key
 
 
 def _expected(config: DictConfig, key: str) -> str:

@@ -111,3 +111,29 @@ def test_network_presets_build_and_have_the_stated_size(preset, millions, finest
     noise = mechanism.sample_noise(1, Draws(0))
     assert max(latent.shape[-1] for latent in noise.latents) == finest_latent
     assert mechanism.event_shape == (1, config.data.size, config.data.size)
+
+
+def test_a_preset_that_includes_itself_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("include: [b.yaml]\n")
+    (tmp_path / "b.yaml").write_text("include: [a.yaml]\n")
+    with pytest.raises(ConfigError, match=r"preset 'a\.yaml' includes itself \(a\.yaml -> b\.yaml -> a\.yaml\)"):
+        load_config(["preset=a.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "data.columns=[a]",
+            "'data.columns' on the command line is '.*'; expected keys such as data.columns.name=",
+        ),
+        ("train.stages={a: b}", "'train.stages' on the command line is '{'a': 'b'}'; expected a list such as"),
+        ("model.image.widths=[[1]]", "'model.image.widths' is .*; expected a list"),
+        ("prest=quickstart", "unknown key 'prest' on the command line; did you mean 'preset'"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line(setting, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config([setting])
+    assert "\n" not in str(caught.value)
