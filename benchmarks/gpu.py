@@ -27,7 +27,7 @@ from speed import INTERVENTIONS
 
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
-from causalcxr.mechanisms.hvae import ImageNoise
+from causalcxr.mechanisms.hvae import HVAENoise
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import write_json
@@ -69,7 +69,7 @@ def agreement(preset: str, rows: int, device: str) -> dict[str, float]:
     noise, parents = image.sample_noise(rows, Draws(1)), {name: batch[name] for name in scm.graph.attributes}
     there = image(noise, parents)
     image.to(device)
-    moved = ImageNoise(tuple(z.to(device) for z in noise.latents), noise.pixel.to(device))
+    moved = HVAENoise(tuple(z.to(device) for z in noise.latents), noise.pixel.to(device))
     here = image(moved, {name: values.to(device) for name, values in parents.items()}).cpu()
     difference = 255 * (here - there).abs()
     return {"largest_levels": difference.max().item(), "mean_levels": difference.mean().item()}

@@ -30,6 +30,7 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.interventions import draw_other_values
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.metrics.composition import grey_levels
+from causalcxr.randomness import Draws
 from causalcxr.runs import open_run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import load_tensors, save_tensors, write_json
@@ -175,7 +176,7 @@ def compose(scm: StructuralCausalModel, abduction: Any, seed: int, cycles: int =
     factual, found = abduction.factual, {}
     image = factual["image"]
     for cycle in range(1, cycles + 1):
-        noise = abduction.noise["image"].without_pixel_noise()
+        noise = abduction.noise["image"].with_pixel_noise("off", Draws(seed))
         image = scm.mechanism("image")(noise, factual)
         if cycle in (1, cycles):
             found["1 cycle" if cycle == 1 else f"{cycles} cycles"] = grey_levels(image, factual["image"])

@@ -150,7 +150,7 @@ def _step(hvae: HVAE, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]
     warm = min(1.0, (step + 1) / RECIPE["warmup_steps"])
     for group in optimizer.param_groups:
         group["lr"] = RECIPE["learning_rate"] * warm
-    loss = hvae.loss(hvae.elbo(batch["image"], batch, draws)).mean() / math.prod(hvae.event_shape)
+    loss = hvae.elbo(batch["image"], batch, draws).nats().mean() / math.prod(hvae.event_shape)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if torch.nn.utils.clip_grad_norm_(hvae.parameters(), RECIPE["clip_norm"]).isfinite():

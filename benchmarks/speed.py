@@ -111,15 +111,17 @@ def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> d
 
     def published() -> None:
         draws, image = Draws(0), batch["image"]
-        elbo = image_mechanism.elbo(image, batch, draws)
+        inferred = image_mechanism.infer(image, batch, draws)
         do, rows_of = draw_one_each(objective.intervene, objective.marginals, rows, draws)
         attributes = frozen.scm.intervene(batch, do, rows_of, draws)
-        noise = image_mechanism.elbo(image, batch, draws).noise
+        noise = image_mechanism.infer(image, batch, draws).noise
         rebuilt = image_mechanism(noise, batch)
         made = image_mechanism(noise, attributes.counterfactual)
-        pair = Pair(elbo.image, made, Causes(attributes.factual), Causes(attributes.counterfactual), attributes)
+        pair = Pair(
+            inferred.image, made, Causes(attributes.factual), Causes(attributes.counterfactual), attributes
+        )
         losses = [frozen.targets.losses(pair)[variable.name].mean() for variable in predictor.variables]
-        total = torch.stack(losses).sum() + image_mechanism.loss(elbo).mean() + 0 * rebuilt.mean()
+        total = torch.stack(losses).sum() + inferred.loss.mean() + 0 * rebuilt.mean()
         total.backward()
 
     parts = {"encoder": image_mechanism.encoder, "decoder": image_mechanism.decoder, "trunk": predictor.trunk}

@@ -14,7 +14,8 @@ from causalcxr.graph import Graph, Variable
 from causalcxr.interventions import Intervened
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
-from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.hvae import HVAE, HVAEConfig
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.severity import Severity
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
@@ -80,11 +81,11 @@ class StructuralCausalModel(LocalPyroModule):
         return mechanism
 
     @property
-    def image_mechanism(self) -> HVAE:
+    def image_mechanism(self) -> ImageMechanism:
         """The mechanism of the graph's image; the graph must have one."""
         assert self.graph.image is not None
         mechanism = self.mechanism(self.graph.image)
-        assert isinstance(mechanism, HVAE)
+        assert isinstance(mechanism, ImageMechanism)
         return mechanism
 
     @property
@@ -136,16 +137,16 @@ class StructuralCausalModel(LocalPyroModule):
         """
         return self.infer(batch, seed)[0]
 
-    def infer(self, batch: Mapping[str, Any], seed: int | None = None) -> tuple[Abduction, Elbo | None]:
-        """What `abduct` gives, and the evidence lower bound of the images from that pass (None without any)."""
-        factual, elbo = self._check(batch), None
+    def infer(self, batch: Mapping[str, Any], seed: int | None = None) -> tuple[Abduction, Inferred | None]:
+        """What `abduct` gives, and all that the pass over the images gave (None without any)."""
+        factual, inferred = self._check(batch), None
         draws, image = Draws(seed, self.device), self.graph.image
         if image is not None and len(factual[image]):
-            elbo = self.image_mechanism.elbo(factual[image], factual, draws)
+            inferred = self.image_mechanism.infer(factual[image], factual, draws)
         noise: dict[str, Noise] = {**self.abduct_attributes(factual, draws)}
         if image is not None:
-            noise[image] = elbo.noise if elbo is not None else self.image_mechanism.no_noise()
-        return Abduction(noise, factual), elbo
+            noise[image] = inferred.noise if inferred is not None else self.image_mechanism.no_noise()
+        return Abduction(noise, factual), inferred
 
     def abduct_attributes(
         self, factual: Batch, draws: Draws, names: Collection[str] | None = None
@@ -250,7 +251,7 @@ class StructuralCausalModel(LocalPyroModule):
             if name in given or not len(total):
                 continue
             mechanism = self.mechanism(name)
-            if isinstance(mechanism, HVAE) and draws > 1:
+            if isinstance(mechanism, ImageMechanism) and draws > 1:
                 total = total + mechanism.importance_weighted_bound(values[name], values, draws, source)
             else:
                 total = total + mechanism.log_prob(values[name], values, source)

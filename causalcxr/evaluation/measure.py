@@ -143,12 +143,12 @@ class _Measured:
         model, config, scm = self.model, self.model.config.evaluate, self.model.scm
         seed, ids = seed_of(config.seed, i), torch.from_numpy(model.test.ids[rows])
         with torch.no_grad():
-            abduction, elbo = scm.infer(model.test.batch(rows), seed)
-        assert elbo is not None
+            abduction, inferred = scm.infer(model.test.batch(rows), seed)
+        assert inferred is not None
         if self.gallery is None:
-            self.gallery = make_gallery(scm, abduction, elbo, model.interventions, model.truth, ids, seed)
+            self.gallery = make_gallery(scm, abduction, inferred, model.interventions, model.truth, ids, seed)
         measured = measure_images(
-            scm, abduction, elbo, self.train, model.truth, ids, config.cycles, config.draws, seed
+            scm, abduction, inferred, self.train, model.truth, ids, config.cycles, config.draws, seed
         )
         self.rows.append({key: values.cpu() for key, values in measured.items()})
         if model.evaluator is not None:

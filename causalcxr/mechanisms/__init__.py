@@ -2,7 +2,8 @@
 
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
 from causalcxr.mechanisms.categorical import CategoricalMechanism, gumbel_posterior
-from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, HVAENoise
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import bits_per_dimension, discretised_gaussian_log_prob
 from causalcxr.mechanisms.severity import Causes, Severity, SeverityConfig
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
@@ -14,7 +15,10 @@ __all__ = [
     "Causes",
     "Elbo",
     "HVAEConfig",
+    "HVAENoise",
+    "ImageMechanism",
     "ImageNoise",
+    "Inferred",
     "Mechanism",
     "ParentEncoder",
     "Severity",

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from causalcxr.graph import Variable
-from causalcxr.mechanisms.base import Mechanism, ParentEncoder
 from causalcxr.mechanisms.hvae_network import (
     Baseline,
     Decoder,
@@ -35,7 +34,13 @@ from causalcxr.mechanisms.hvae_network import (
     check_config,
     embedding_network,
 )
-from causalcxr.mechanisms.likelihood import discretised_gaussian_log_prob, image_to_float, pixel_noise
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
+from causalcxr.mechanisms.likelihood import (
+    bits_per_dimension,
+    discretised_gaussian_log_prob,
+    image_to_float,
+    pixel_noise,
+)
 from causalcxr.mechanisms.overlay import EXPECTED_PRICE, Cover, Overlay
 from causalcxr.mechanisms.severity import Causes, Severity, SeverityNoise
 from causalcxr.mechanisms.template import Template
@@ -43,14 +48,14 @@ from causalcxr.randomness import Draws
 from causalcxr.support.errors import DataError
 from causalcxr.values import Batch
 
-__all__ = ["HVAE", "Elbo", "HVAEConfig", "ImageNoise"]
+__all__ = ["HVAE", "Elbo", "HVAEConfig", "HVAENoise"]
 
 
 _BASELINE_SCALE = 0.1  # of the baseline's regression, in [0, 1] units: about what people differ by
 
 
 @dataclass(frozen=True)
-class ImageNoise:
+class HVAENoise(ImageNoise):
     """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`.
 
     `severity`: `(B, K)`, of the K severities that the image is made with; None without any. `features`: `(B, F)`,
@@ -66,26 +71,23 @@ class ImageNoise:
     def __len__(self) -> int:
         return len(self.pixel)
 
-    def repeat(self, k: int) -> "ImageNoise":
-        """The whole batch k times over: `k * B` rows, row i of copy j at `j * B + i`."""
+    def repeat(self, k: int) -> "HVAENoise":
         return self._map(lambda noise: noise.repeat(k, *[1] * (noise.ndim - 1)))
 
-    def select(self, rows: Tensor | slice) -> "ImageNoise":
-        """The rows of a mask, an index or a slice."""
+    def select(self, rows: Tensor | slice) -> "HVAENoise":
         return self._map(lambda noise: noise[rows])
 
-    def without_pixel_noise(self) -> "ImageNoise":
-        """The same latents with `e = 0`: the decoder's mean."""
-        return replace(self, pixel=torch.zeros_like(self.pixel))
+    def with_pixel_noise(self, mode: str, draws: Draws) -> "HVAENoise":
+        """The same latents with their `e`, with `e = 0`, which makes the decoder's mean, or with a fresh `e`."""
+        if mode == "off":
+            return replace(self, pixel=torch.zeros_like(self.pixel))
+        if mode == "redrawn":
+            return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype), features=None)
+        return self
 
-    def redraw_pixel_noise(self, draws: Draws | None = None) -> "ImageNoise":
-        """The same latents with a fresh `e`."""
-        draws = draws or Draws(device=self.pixel.device)
-        return replace(self, pixel=draws.normal(*self.pixel.shape, dtype=self.pixel.dtype), features=None)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageNoise":
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "HVAENoise":
         severity, features = (None if part is None else function(part) for part in (self.severity, self.features))
-        return ImageNoise(tuple(function(z) for z in self.latents), function(self.pixel), severity, features)
+        return HVAENoise(tuple(function(z) for z in self.latents), function(self.pixel), severity, features)
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,10 @@ class Elbo:
     """What one encoder pass and one decoder pass give of `image`, float `(B, C, H, W)` in [0, 1].
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
-    and scale `(B, C, H, W)`. `latents`, `features`: as in ImageNoise. `auxiliary`: `(B,)` in nats, the auxiliary
+    and scale `(B, C, H, W)`. `latents`, `features`: as in HVAENoise. `auxiliary`: `(B,)` in nats, the auxiliary
     loss that training adds to the bound: the baseline's regression, and the price of what a cover hides.
-    `draws`: where the noise of pixels at the ends of the range comes from. `severity`: what the image was measured
-    to have of it; None if the mechanism has no severities.
+    `draws`: where the noise of pixels at the ends of the range comes from. `beta`: the KL's weight in the training
+    loss. `severity`: what the image was measured to have of it; None if the mechanism has no severities.
     """
 
     image: Tensor
@@ -108,23 +110,45 @@ class Elbo:
     auxiliary: Tensor
     features: Tensor
     draws: Draws
+    beta: float = 1.0
     severity: SeverityNoise | None = None
 
     @cached_property
-    def noise(self) -> ImageNoise:
+    def noise(self) -> HVAENoise:
         """The noise of the image, abducted in this pass."""
         pixel = pixel_noise(self.image.to(self.loc.dtype), self.loc, self.scale, self.draws)
-        return ImageNoise(
+        return HVAENoise(
             self.latents, pixel, None if self.severity is None else self.severity.noise, self.features
         )
 
+    def nats(self, kl_share: Tensor | float = 1.0) -> Tensor:
+        """The training loss, `(B,)`: nll, beta times a share of KL, and the auxiliary loss."""
+        return self.nll + kl_share * self.beta * self.kl + self.auxiliary
 
-class HVAE(Mechanism):
+    @property
+    def loss(self) -> Tensor:
+        return bits_per_dimension(self.nats(), self.image.shape[1:])
+
+    @property
+    def bound(self) -> Tensor:
+        return -(self.nll + self.kl)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc.clamp(0, 1)
+
+    def redrawn(self, draws: Draws) -> Tensor:
+        return (self.loc + self.scale * draws.normal(*self.loc.shape, dtype=self.loc.dtype)).clamp(0, 1)
+
+
+class HVAE(ImageMechanism):
     """`image := clip(m(z, parents) + s(z, parents) e)`. Values are uint8 or float in [0, 1], `(B, C, H, W)`.
 
     Sources: Child 2021 (arXiv:2011.10650) for the ladder, De Sousa Ribeiro et al. 2023 (arXiv:2306.15764) for the
     exogenous prior. Raises ConfigError: lists that do not fit one another or the image's size.
     """
+
+    pixel_noise = ("kept", "off", "redrawn")
 
     def __init__(
         self,
@@ -133,11 +157,9 @@ class HVAE(Mechanism):
         config: HVAEConfig,
         severity: Severity | None = None,
     ):
-        super().__init__(variable, parents)
+        super().__init__(variable, parents, config.size)
         check_config(config)
         self.config = config
-        self.event_shape = torch.Size((variable.channels, config.size, config.size))
-        self.parent_encoder = ParentEncoder(parents)
         self.severity, self.overlay = severity, None
         self.embed = embedding_network(self.parent_encoder.width, config.embedding)
         if severity is not None:
@@ -152,11 +174,7 @@ class HVAE(Mechanism):
         self.decoder = Decoder(config, variable.channels)
         self.to(memory_format=torch.channels_last)
 
-    def calibrate(self, batch: Batch) -> None:
-        """Take the parents' scaling from the training split."""
-        self.parent_encoder.calibrate(batch)
-
-    def sample_noise(self, n: int, draws: Draws | None = None) -> ImageNoise:
+    def sample_noise(self, n: int, draws: Draws | None = None) -> HVAENoise:
         """n draws of latents and pixel noise. Runs the prior stream only; no parent is asked for."""
         draws, dtype = self._draws(draws), self._dtype
         latents, state = [], None
@@ -166,24 +184,18 @@ class HVAE(Mechanism):
             latents.append(loc + log_scale.exp() * noise)
         pixel = draws.normal(n, *self.event_shape, dtype=dtype)
         severity = draws.normal(n, len(self.severity.variables), dtype=dtype) if self.severity else None
-        return ImageNoise(tuple(latents), pixel, severity)
-
-    def no_noise(self) -> ImageNoise:
-        """The noise of no images at all."""
-        return self.sample_noise(1, Draws(0, self.parent_encoder.loc.device)).select(slice(0))
+        return HVAENoise(tuple(latents), pixel, severity)
 
     def causes(self, noise: ImageNoise, parents: Batch) -> Causes:
         """The parents, and with them the severities that follow from the noise."""
+        assert isinstance(noise, HVAENoise)
         if self.severity is None or noise.severity is None:
             return Causes(parents)
         return Causes(parents, self.severity(noise.severity, parents))
 
-    def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
-        """The structural equation: float `(B, C, H, W)` in [0, 1], with one pass of the decoder alone."""
-        return self.make(noise, self.causes(noise, parents))
-
     def make(self, noise: ImageNoise, causes: Causes) -> Tensor:
-        """The image `(B, C, H, W)` of given causes: severities may be set, like any variable between."""
+        """One pass of the decoder alone. Severities may be set, like any variable between."""
+        assert isinstance(noise, HVAENoise)
         conditions = self._condition(causes)
         loc, scale, _ = self._decode(conditions, lambda layer, _: noise.latents[layer])
         pixel = noise.pixel
@@ -198,17 +210,21 @@ class HVAE(Mechanism):
             values |= {name: torch.zeros_like(values[name]) for name in self.severity.of}
         return self.parent_encoder(values)
 
-    def abduct(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> ImageNoise:
-        """A draw of the latents from the posterior and the pixel noise that goes with it.
+    def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Elbo:
+        """One encoder pass and one decoder pass: a draw of the latents, and a one-draw estimate of the bound."""
+        return self.elbo(value, parents, draws)
 
-        One encoder pass and one decoder pass. `forward` on the result and the same parents gives the image back.
-        """
-        return self.elbo(value, parents, draws).noise
-
-    def log_prob(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Tensor:
-        """A **lower bound** (one-draw estimate of the evidence lower bound) of the log-mass, `(B,)`, in nats."""
-        elbo = self.elbo(value, parents, draws)
-        return -(elbo.nll + elbo.kl)
+    def training_loss(
+        self,
+        value: Tensor,
+        parents: Batch,
+        draws: Draws,
+        evidence: Tensor | None = None,
+        kl_share: Tensor | float = 1.0,
+    ) -> Tensor:
+        """In bits per dimension; in training mode with augmentation."""
+        elbo = self.elbo(value, parents, draws, evidence, augment=self.training)
+        return bits_per_dimension(elbo.nats(kl_share), self.event_shape)
 
     def importance_weighted_bound(
         self, value: Tensor, parents: Batch, k: int, draws: Draws | None = None
@@ -219,7 +235,7 @@ class HVAE(Mechanism):
         """
         draws = self._draws(draws)
         passes = (self.elbo(value, parents, draws, sampled_kl=True) for _ in range(k))
-        return torch.stack([-(one.nll + one.kl) for one in passes]).logsumexp(dim=0) - math.log(k)
+        return torch.stack([one.bound for one in passes]).logsumexp(dim=0) - math.log(k)
 
     def elbo(
         self,
@@ -274,11 +290,19 @@ class HVAE(Mechanism):
         auxiliary = conditions.regression_loss(film)
         if self.severity is not None and conditions.cover is not None and cover is not None:
             auxiliary = auxiliary + self.severity.price * (cover.area + EXPECTED_PRICE * conditions.cover.area)
-        return Elbo(image, nll, kl, loc, scale, tuple(latents), auxiliary, conditions.features, draws, severity)
-
-    def loss(self, elbo: Elbo, kl_share: Tensor | float = 1.0) -> Tensor:
-        """What training minimises, `(B,)` in nats: nll, beta times a share of KL, and the auxiliary loss."""
-        return elbo.nll + kl_share * self.config.beta * elbo.kl + elbo.auxiliary
+        return Elbo(
+            image=image,
+            nll=nll,
+            kl=kl,
+            loc=loc,
+            scale=scale,
+            latents=tuple(latents),
+            auxiliary=auxiliary,
+            features=conditions.features,
+            draws=draws,
+            beta=self.config.beta,
+            severity=severity,
+        )
 
     def _condition(self, causes: Causes) -> "_Conditions":
         """What the causes say of the image before a latent is drawn."""
@@ -327,13 +351,6 @@ class HVAE(Mechanism):
         if self.template is not None:
             loc, scale = self.template.warp(torch.cat([loc, scale], dim=1), conditions.features).chunk(2, dim=1)
         return loc, scale, cover
-
-    def _draws(self, draws: Draws | None) -> Draws:
-        return draws or Draws(device=self.parent_encoder.loc.device)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.parent_encoder.loc.dtype
 
 
 @dataclass(frozen=True)

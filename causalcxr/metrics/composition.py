@@ -6,22 +6,19 @@ Both are mean absolute pixel differences (L1) on the scale 0..255; 0 is right.
 import torch
 from torch import Tensor
 
-from causalcxr.mechanisms.base import Mechanism
-from causalcxr.mechanisms.hvae import ImageNoise
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.values import Batch
 
 __all__ = [
     "COMPOSITION_DEFINITION",
-    "PIXEL_NOISE",
     "REVERSIBILITY_DEFINITION",
     "composition",
     "grey_levels",
     "reversibility",
 ]
 
-PIXEL_NOISE = ("kept", "off", "redrawn")
 COMPOSITION_DEFINITION = (
     "Null intervention: abduct the image, decode it under its own parents, {cycles}; mean absolute difference "
     "from the factual image in grey levels (0 to 255), 0 is right. Pixel noise e {mode}."
@@ -40,7 +37,7 @@ def grey_levels(image: Tensor, other: Tensor) -> Tensor:
 
 @torch.no_grad()
 def composition(
-    mechanism: Mechanism, image: Tensor, parents: Batch, noise: ImageNoise, cycles: int, draws: Draws
+    mechanism: ImageMechanism, image: Tensor, parents: Batch, noise: ImageNoise, cycles: int, draws: Draws
 ) -> dict[tuple[str, int], Tensor]:
     """L1 `(B,)` after 1 and after `cycles` null interventions, by what is done with the pixel noise.
 
@@ -49,10 +46,10 @@ def composition(
     abducts the image that the one before it made.
     """
     found = {}
-    for mode in PIXEL_NOISE:
+    for mode in mechanism.pixel_noise:
         abducted = noise
         for cycle in range(1, cycles + 1):
-            decoded = mechanism(_treat(abducted, mode, draws), parents)
+            decoded = mechanism(abducted.with_pixel_noise(mode, draws), parents)
             if cycle in (1, cycles):
                 found[mode, cycle] = grey_levels(decoded, image)
             if cycle < cycles:
@@ -73,9 +70,3 @@ def reversibility(
     undo = {name: factual[name] for name in scm.graph.attributes}
     undone = scm.counterfactual(counterfactual, undo, effect="direct", seed=seed)
     return grey_levels(undone[scm.graph.image], factual[scm.graph.image])
-
-
-def _treat(noise: ImageNoise, mode: str, draws: Draws) -> ImageNoise:
-    if mode == "off":
-        return noise.without_pixel_noise()
-    return noise.redraw_pixel_noise(draws) if mode == "redrawn" else noise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from causalcxr.interventions import draw_other_values
-from causalcxr.mechanisms.hvae import HVAE, Elbo, ImageNoise
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import bits_per_dimension
 from causalcxr.mechanisms.severity import Causes
 from causalcxr.metrics import exact
@@ -37,7 +37,7 @@ class Drawn:
 def measure_images(
     scm: StructuralCausalModel,
     abduction: Abduction,
-    elbo: Elbo,
+    inferred: Inferred,
     train: Batch,
     truth: Truth | None,
     ids: Tensor,
@@ -51,12 +51,10 @@ def measure_images(
     """
     assert scm.graph.image is not None
     image, mechanism = abduction.factual[scm.graph.image], scm.image_mechanism
-    shape = tuple(image.shape[1:])
-    rows: Rows = {
-        ("image", "bits_per_dimension"): bits_per_dimension(elbo.nll + elbo.kl, shape),
-        ("image", "training_loss"): bits_per_dimension(mechanism.loss(elbo), shape),
-    }
-    noise = elbo.noise
+    noise, bound = inferred.noise, inferred.bound
+    rows: Rows = {("image", "training_loss"): inferred.loss}
+    if bound is not None:
+        rows["image", "bits_per_dimension"] = bits_per_dimension(-bound, tuple(image.shape[1:]))
     composed = composition(mechanism, image, abduction.factual, noise, cycles, Draws(seed + 1, scm.device))
     rows |= {("composition", mode, str(cycle)): values for (mode, cycle), values in composed.items()}
     drawn = _intervene(scm, abduction, train, seed)
@@ -101,7 +99,7 @@ def _measure_error(who: str, name: str, effect: Tensor, true_effect: Tensor) -> 
 
 
 def _measure_given(
-    mechanism: HVAE, abduction: Abduction, noise: ImageNoise, drawn: Drawn, true_effects: Tensor
+    mechanism: ImageMechanism, abduction: Abduction, noise: ImageNoise, drawn: Drawn, true_effects: Tensor
 ) -> Rows:
     """Exact error with the severities of the exact counterfactual given, as a second intervention.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from causalcxr.graph import Graph
-from causalcxr.mechanisms.hvae import Elbo
+from causalcxr.mechanisms.image import Inferred
 from causalcxr.metrics.truth import Truth
 from causalcxr.randomness import Draws
 from causalcxr.report.figures import (
@@ -65,7 +65,7 @@ def choose_rows(graph: Graph, batch: Batch, count: int) -> list[int]:
 def make_gallery(
     scm: StructuralCausalModel,
     abduction: Abduction,
-    elbo: Elbo,
+    inferred: Inferred,
     interventions: Sequence[Mapping[str, Any]],
     truth: Truth | None,
     ids: Tensor,
@@ -80,9 +80,8 @@ def make_gallery(
         exact = [
             truth.attributes(ids, do) | {scm.graph.image: truth.images(ids, do, "total")} for do in interventions
         ]
-    fresh = Draws(seed, image.device).normal(*image.shape, dtype=image.dtype)
-    redrawn = (elbo.loc + elbo.scale * fresh).clamp(0, 1)
-    return Gallery(abduction.factual, interventions, made, exact, elbo.loc.clamp(0, 1), redrawn)
+    redrawn = inferred.redrawn(Draws(seed, image.device))
+    return Gallery(abduction.factual, interventions, made, exact, inferred.mean, redrawn)
 
 
 def draw_gallery(graph: Graph, gallery: Gallery, folder: Path) -> list[tuple[str, Path]]:

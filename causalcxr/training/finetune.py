@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from causalcxr.interventions import draw_one_each
-from causalcxr.mechanisms.likelihood import bits_per_dimension
 from causalcxr.predictors.augment import augment_alike
 from causalcxr.predictors.outputs import OutputModel
 from causalcxr.predictors.predictor import Predictor
@@ -74,19 +73,18 @@ class FinetuneObjective(Objective):
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         image, targets = batch[self.image], self._frozen.targets
-        elbo = self.mechanism.elbo(image, batch, draws)
-        bits = bits_per_dimension(self.mechanism.loss(elbo), self.mechanism.event_shape)
+        inferred = self.mechanism.infer(image, batch, draws)
         if targets is None:
-            return {self.image: bits}
-        do, rows = draw_one_each(self.intervene, self.marginals, len(bits), draws)
+            return {self.image: inferred.loss}
+        do, rows = draw_one_each(self.intervene, self.marginals, len(image), draws)
         attributes = self._frozen.scm.intervene(batch, do, rows, draws)
-        factual = self.mechanism.causes(elbo.noise, attributes.factual)
-        counterfactual = self.mechanism.causes(elbo.noise, attributes.counterfactual)
-        seen, made = elbo.image, self.mechanism.make(elbo.noise, counterfactual)
+        factual = self.mechanism.causes(inferred.noise, attributes.factual)
+        counterfactual = self.mechanism.causes(inferred.noise, attributes.counterfactual)
+        seen, made = inferred.image, self.mechanism.make(inferred.noise, counterfactual)
         if self.config.augment and self.training:
             seen, made = augment_alike([seen, made], self.config.augment, draws)
         losses = targets.losses(Pair(seen, made, factual, counterfactual, attributes))
-        return losses | {"constraint": self.constraint(bits, draws.world)}
+        return losses | {"constraint": self.constraint(inferred.loss, draws.world)}
 
     def state(self) -> dict[str, float]:
         return {} if self._frozen.targets is None else self.constraint.state()

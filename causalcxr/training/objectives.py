@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.data.rows import Observed
-from causalcxr.mechanisms.likelihood import bits_per_dimension, image_to_float
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.outputs import OutputBatch, OutputModel
@@ -64,9 +64,9 @@ class AttributesObjective(Objective):
 
 
 class ImageObjective(Objective):
-    """Negative ELBO of the image given its parents (its KL weighted by beta), in bits per dimension.
+    """The image mechanism's own loss by dimension.
 
-    In training the KL's weight grows linearly over the first `kl_warmup_steps`.
+    In training the weight of a KL term grows linearly over the first `kl_warmup_steps`.
     """
 
     def __init__(self, scm: StructuralCausalModel, kl_warmup_steps: int = 0):
@@ -77,9 +77,8 @@ class ImageObjective(Objective):
 
     def forward(self, batch: Batch | Observed, draws: Draws) -> dict[str, Tensor]:
         values, evidence = batch if isinstance(batch, Observed) else (batch, None)
-        elbo = self.mechanism.elbo(values[self.names[0]], values, draws, evidence, augment=self.training)
-        nats = self.mechanism.loss(elbo, self._kl_share())
-        return {self.names[0]: bits_per_dimension(nats, self.mechanism.event_shape)}
+        image = values[self.names[0]]
+        return {self.names[0]: self.mechanism.training_loss(image, values, draws, evidence, self._kl_share())}
 
     def _kl_share(self) -> Tensor | float:
         """Of the KL's full weight, at this step."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from causalcxr.building import ROLES, build_predictor
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Observed, ObservedRows, Rows, Table
-from causalcxr.mechanisms.likelihood import bits_per_dimension, image_to_float
+from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.mechanisms.template import Template
 from causalcxr.predictors.calibration import calibrate_on, predict_split
@@ -158,16 +158,15 @@ STAGE_RUNNERS: dict[str, Callable[[Context], Facts]] = {
 
 @torch.no_grad()
 def measure_bound(scm: StructuralCausalModel, rows: Split, n: int, seed: int, batch_size: int = 128) -> float:
-    """The mean negative ELBO in bits per dimension on `n` rows (in a shuffled order, always the same)."""
+    """The mean of the image mechanism's loss by dimension on `n` rows (in a shuffled order, always the same)."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed_of(seed, "bound")))[:n]
     mechanism, total = scm.image_mechanism, torch.zeros((), dtype=torch.float64)
     image = mechanism.variable.name
     for i, indices in enumerate(order.split(batch_size)):
         batch: dict[str, Tensor] = {k: v.to(scm.device) for k, v in rows.batch(indices).items()}
         draws = Draws(seed_of(seed, "bound", i), scm.device)
-        elbo = mechanism.elbo(batch[image], batch, draws)
-        total += mechanism.loss(elbo).sum().cpu()
-    return float(bits_per_dimension(total / len(order), mechanism.event_shape))
+        total += mechanism.infer(batch[image], batch, draws).loss.sum().cpu()
+    return float(total / len(order))
 
 
 def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:

@@ -12,7 +12,7 @@ from torch import Tensor
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
-from causalcxr.mechanisms.hvae import HVAE, ImageNoise
+from causalcxr.mechanisms.hvae import HVAE, HVAENoise
 from causalcxr.mechanisms.spline import SplineMechanism
 from causalcxr.randomness import Draws
 from causalcxr.support.files import load_tensors, save_tensors
@@ -96,7 +96,7 @@ def parents(n: int = N, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]
 
 
 def noise_parts(noise: Any) -> list[Tensor]:
-    if not isinstance(noise, ImageNoise):
+    if not isinstance(noise, HVAENoise):
         return [noise]
     return [*noise.latents, noise.pixel, *([] if noise.severity is None else [noise.severity])]
 
@@ -161,7 +161,7 @@ def test_rows_do_not_touch_one_another(mechanism):
     noise = mechanism.sample_noise(N, Draws(0))
     whole = mechanism(noise, pa)
     part = {name: value[:5] for name, value in pa.items()}
-    few = mechanism(noise.select(slice(5)) if isinstance(noise, ImageNoise) else noise[:5], part)
+    few = mechanism(noise.select(slice(5)) if isinstance(noise, HVAENoise) else noise[:5], part)
     torch.testing.assert_close(few, whole[:5], atol=1e-5, rtol=1e-5)  # convolutions may sum in another order
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from causalcxr.graph import graph_from_dict
-from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, ImageNoise
+from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, HVAENoise
 from causalcxr.mechanisms.hvae_network import Decoder, Encoder, Posterior, Prior
 from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
@@ -106,7 +106,7 @@ def test_beta_weighs_the_kl_term():
     config = dataclasses.replace(TINY, beta=0.25)
     hvae, image, parents = make(config), make_image(4), make_parents(4)
     elbo = hvae.elbo(image, parents, Draws(0))
-    torch.testing.assert_close(hvae.loss(elbo), elbo.nll + 0.25 * elbo.kl + elbo.auxiliary)
+    torch.testing.assert_close(elbo.nats(), elbo.nll + 0.25 * elbo.kl + elbo.auxiliary)
 
 
 @pytest.mark.parametrize("baseline", [True, False])
@@ -160,14 +160,14 @@ def test_one_encoder_and_one_decoder_pass_for_everything_and_the_decoder_alone_f
 def test_every_parameter_gets_a_gradient(latents, baseline):
     config = dataclasses.replace(TINY, latents=latents, baseline=baseline)
     hvae, image, parents = make(config), make_image(16), make_parents(16)
-    hvae.loss(hvae.elbo(image, parents, Draws(0))).mean().backward()
+    hvae.elbo(image, parents, Draws(0)).nats().mean().backward()
     silent = [name for name, p in hvae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
 
 def test_counterfactuals_carry_gradients_to_encoder_and_decoder():
     hvae, image = make(), make_image(4)
-    noise = hvae.abduct(image, make_parents(4, seed=5), Draws(0)).without_pixel_noise()
+    noise = hvae.abduct(image, make_parents(4, seed=5), Draws(0)).with_pixel_noise("off", Draws(0))
     hvae(noise, make_parents(4, seed=6)).sum().backward()
     assert hvae.encoder.stem.weight.grad.abs().sum() > 0
     assert hvae.decoder.head.weight.grad.abs().sum() > 0
@@ -185,11 +185,11 @@ def test_a_few_steps_learn_the_parents_effect_on_the_image(baseline):
     hvae.calibrate(parents)
     optimizer = torch.optim.AdamW(hvae.parameters(), lr=4e-3)
     draws = Draws(0)
-    first = hvae.loss(hvae.elbo(image, parents, draws)).mean().item()
+    first = hvae.elbo(image, parents, draws).nats().mean().item()
     for step in range(100):
         rows = torch.arange(64) + 64 * (step % 4)
         batch = {name: value[rows] for name, value in parents.items()}
-        loss = hvae.loss(hvae.elbo(image[rows], batch, draws)).mean()
+        loss = hvae.elbo(image[rows], batch, draws).nats().mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(hvae.parameters(), 200.0)
@@ -207,18 +207,18 @@ def test_a_few_steps_learn_the_parents_effect_on_the_image(baseline):
 
 def test_noise_repeats_selects_and_redraws():
     noise = make().sample_noise(3, Draws(0))
-    assert isinstance(noise, ImageNoise)
+    assert isinstance(noise, HVAENoise)
     assert len(noise) == 3
     tiled = noise.repeat(2)
     assert len(tiled) == 6
     assert torch.equal(tiled.latents[0][4], noise.latents[0][1])
     rows = tiled.select(torch.tensor([4, 0]))
     assert torch.equal(rows.pixel, noise.pixel[[1, 0]])
-    assert not noise.without_pixel_noise().pixel.any()
-    fresh = noise.redraw_pixel_noise(Draws(9))
+    assert not noise.with_pixel_noise("off", Draws(0)).pixel.any()
+    fresh = noise.with_pixel_noise("redrawn", Draws(9))
     assert fresh.latents is noise.latents
     assert not torch.equal(fresh.pixel, noise.pixel)
-    assert torch.equal(fresh.pixel, noise.redraw_pixel_noise(Draws(9)).pixel)
+    assert torch.equal(fresh.pixel, noise.with_pixel_noise("redrawn", Draws(9)).pixel)
 
 
 def test_draws_decide_everything():
@@ -252,7 +252,7 @@ def test_float64_and_checkpointing_give_the_same_bound():
     recomputed = make(dataclasses.replace(TINY, checkpoint=True)).double()
     results = []
     for hvae in (plain, recomputed):
-        loss = hvae.loss(hvae.elbo(image, parents, Draws(5))).sum()
+        loss = hvae.elbo(image, parents, Draws(5)).nats().sum()
         loss.backward()
         results.append((loss.detach(), torch.cat([p.grad.flatten() for p in hvae.parameters()])))
     assert results[0][0].dtype == torch.float64

@@ -179,7 +179,7 @@ def trained() -> tuple[HVAE, Tensor, Tensor, Tensor]:
     hvae = HVAE(IMAGE, (FINDING,), TINY_IMAGE, severity)
 
     def objective(batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
-        return {"image": hvae.loss(hvae.elbo(batch["image"], batch, draws))}
+        return {"image": hvae.elbo(batch["image"], batch, draws).nats()}
 
     fit(objective, hvae, 500, Table({"finding": finding, "image": image}))
     return hvae, *make_films(256)

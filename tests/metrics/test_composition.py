@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from causalcxr.graph import load_graph
-from causalcxr.mechanisms.base import Mechanism
-from causalcxr.mechanisms.hvae import HVAEConfig, ImageNoise
+from causalcxr.mechanisms.hvae import HVAEConfig, HVAENoise
+from causalcxr.mechanisms.image import ImageMechanism
 from causalcxr.metrics.composition import composition, grey_levels, reversibility
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
@@ -13,20 +13,22 @@ from causalcxr.scm import StructuralCausalModel
 SCALE = 0.01
 
 
-class HalfMechanism(Mechanism):
+class HalfMechanism(ImageMechanism):
     """Its latents carry half of the image, so without pixel noise every cycle halves the image."""
+
+    pixel_noise = ("kept", "off", "redrawn")
 
     def forward(self, noise, parents):
         return noise.latents[0] + SCALE * noise.pixel
 
     def abduct(self, value, parents, draws=None):
-        return ImageNoise((value / 2,), value / 2 / SCALE)
+        return HVAENoise((value / 2,), value / 2 / SCALE)
 
 
 @pytest.fixture
 def half():
     graph = load_graph("chest")
-    return HalfMechanism(graph["image"], graph.parents("image"))
+    return HalfMechanism(graph["image"], graph.parents("image"), 4)
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_only_the_image_mechanism_has_changed(tiny_run, tuned):
 def test_the_bound_is_measured_and_stored(tiny_run, tuned):
     base, scm = open_run(tiny_run), causalcxr.load(tiny_run)
     batch = open_cohort(base.config.data, base.graph).split("train").batch(range(160))
-    loss = scm.image_mechanism.loss(scm.image_mechanism.elbo(batch["image"], batch, Draws(1)))
+    loss = scm.image_mechanism.infer(batch["image"], batch, Draws(1)).nats()
     bits = float(loss.mean()) / (32 * 32 * math.log(2))
     found = {mode: open_run(folder).finetuned() for mode, folder in tuned.items()}
     for mode, facts in found.items():
