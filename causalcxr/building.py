@@ -1,6 +1,7 @@
 """From a configuration and a graph to untrained modules: the model, its severities, the classifiers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from causalcxr.config import Config
 from causalcxr.graph import Graph
@@ -18,10 +19,16 @@ ROLES = ("predictor", "evaluator")
 
 
 def build_model(config: Config, graph: Graph) -> StructuralCausalModel:
-    """An untrained model, the same for the same `train.seed`."""
+    """An untrained model, the same for the same `train.seed`. Raises ConfigError: settings that do not fit."""
     with seeded(config.train.seed):
         severity = build_severity(config, graph)
-        return StructuralCausalModel(graph, config.model.image, config.model.spline, severity)
+        flows = graph.image is not None and graph[graph.image].mechanism == "flow"
+        if flows and severity is not None:
+            raise ConfigError(
+                "model.severity.of: the mechanism 'flow' has no severities; set model.severity.of=[]"
+            )
+        image = replace(config.model.flow, size=config.data.size) if flows else config.model.image
+        return StructuralCausalModel(graph, image, config.model.spline, severity)
 
 
 def build_predictor(role: str, config: Config, graph: Graph) -> NetworkPredictor:

@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigKeyError, ConfigTypeError, OmegaConfBaseExcep
 
 from causalcxr.data.config import DataConfig
 from causalcxr.evaluation.config import EvaluateConfig
+from causalcxr.mechanisms.flow import FlowConfig
 from causalcxr.mechanisms.hvae import HVAEConfig
 from causalcxr.mechanisms.severity import SeverityConfig
 from causalcxr.mechanisms.spline import SplineConfig
@@ -38,6 +39,7 @@ class ModelConfig:
 
     spline: SplineConfig = field(default_factory=SplineConfig)
     image: HVAEConfig = field(default_factory=HVAEConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)  # of an image whose mechanism is flow
     severity: SeverityConfig = field(default_factory=SeverityConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # fine-tunes
     evaluator: PredictorConfig = field(  # scores, and is never used in fine-tuning

@@ -21,7 +21,7 @@ MECHANISMS = {
     "binary": ("categorical",),
     "categorical": ("categorical",),
     "continuous": ("spline",),
-    "image": ("hvae",),
+    "image": ("hvae", "flow"),
 }
 GRAPH_KEYS = ("name", "description", "variables")
 VARIABLE_KEYS = ("kind", "labels", "range", "unit", "channels", "parents", "mechanism", "description")

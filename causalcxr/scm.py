@@ -14,6 +14,7 @@ from causalcxr.graph import Graph, Variable
 from causalcxr.interventions import Intervened
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
+from causalcxr.mechanisms.flow import Flow, FlowConfig
 from causalcxr.mechanisms.hvae import HVAE, HVAEConfig
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import image_to_float
@@ -61,7 +62,7 @@ class StructuralCausalModel(LocalPyroModule):
     def __init__(
         self,
         graph: Graph,
-        image: HVAEConfig | None = None,
+        image: HVAEConfig | FlowConfig | None = None,
         spline: SplineConfig | None = None,
         severity: Severity | None = None,
     ):
@@ -418,7 +419,7 @@ def _rows(batch: Mapping[str, Any], graph: Graph) -> int:
 def _build_mechanism(
     variable: Variable,
     parents: tuple[Variable, ...],
-    image: HVAEConfig | None,
+    image: HVAEConfig | FlowConfig | None,
     spline: SplineConfig | None,
     severity: Severity | None,
 ) -> Mechanism:
@@ -426,4 +427,6 @@ def _build_mechanism(
         return CategoricalMechanism(variable, parents)
     if variable.mechanism == "spline":
         return SplineMechanism(variable, parents, spline)
-    return HVAE(variable, parents, image or HVAEConfig(), severity)
+    if variable.mechanism == "flow":
+        return Flow(variable, parents, image if isinstance(image, FlowConfig) else FlowConfig())
+    return HVAE(variable, parents, image if isinstance(image, HVAEConfig) else HVAEConfig(), severity)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.graph import Graph, Variable, load_graph
+from causalcxr.mechanisms.flow import FlowConfig
 from causalcxr.mechanisms.hvae import HVAEConfig
 from causalcxr.mechanisms.severity import Severity, SeverityConfig
 from causalcxr.scm import StructuralCausalModel
 
+TINY_FLOW = FlowConfig(components=12, width=16, blocks=2, embedding=8, steps=3, t_end=0.2, size=16)
 TINY_IMAGE = HVAEConfig(
     size=16,
     stem=2,

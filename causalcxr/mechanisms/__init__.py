@@ -2,6 +2,7 @@
 
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
 from causalcxr.mechanisms.categorical import CategoricalMechanism, gumbel_posterior
+from causalcxr.mechanisms.flow import Flow, FlowConfig, FlowNoise
 from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, HVAENoise
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import bits_per_dimension, discretised_gaussian_log_prob
@@ -14,6 +15,9 @@ __all__ = [
     "CategoricalMechanism",
     "Causes",
     "Elbo",
+    "Flow",
+    "FlowConfig",
+    "FlowNoise",
     "HVAEConfig",
     "HVAENoise",
     "ImageMechanism",

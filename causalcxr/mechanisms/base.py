@@ -1,6 +1,6 @@
 """The contract that every mechanism keeps, and how parents enter: their encoding, and what follows from it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -120,6 +120,12 @@ class ParentEncoder(nn.Module):
             values = batch[name].double()
             if values.std() > 0:
                 self.loc[i], self.scale[i] = values.mean(), values.std()
+
+    def columns_of(self, names: Collection[str]) -> Tensor:
+        """Which of the features describe these parents, bool `(width,)`."""
+        widths = [len(p.labels) if p.is_discrete else 1 for p in self.parents]
+        named = torch.tensor([p.name in names for p in self.parents], dtype=torch.bool)
+        return named.repeat_interleave(torch.tensor(widths, dtype=torch.int64))
 
     def forward(self, batch: Batch) -> Tensor:
         features, i = [], 0

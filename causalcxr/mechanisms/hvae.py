@@ -16,7 +16,7 @@ noise alike.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -34,7 +34,7 @@ from causalcxr.mechanisms.hvae_network import (
     check_config,
     embedding_network,
 )
-from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, ObservedImages
 from causalcxr.mechanisms.likelihood import (
     bits_per_dimension,
     discretised_gaussian_log_prob,
@@ -45,7 +45,6 @@ from causalcxr.mechanisms.overlay import EXPECTED_PRICE, Cover, Overlay
 from causalcxr.mechanisms.severity import Causes, Severity, SeverityNoise
 from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
-from causalcxr.support.errors import DataError
 from causalcxr.values import Batch
 
 __all__ = ["HVAE", "Elbo", "HVAEConfig", "HVAENoise"]
@@ -174,6 +173,22 @@ class HVAE(ImageMechanism):
         self.decoder = Decoder(config, variable.channels)
         self.to(memory_format=torch.channels_last)
 
+    def prepare(self, rows: ObservedImages) -> None:
+        """Solve for the template, if there is one. What has severities is held fixed."""
+        if self.template is None:
+            return
+
+        def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for image, parents, evidence in rows():
+                features = self.film_features(parents)
+                others = [self.parent_encoder(parents) - features]
+                if self.severity is not None and evidence is not None:
+                    seen = self.severity.above_floor(evidence)
+                    others += [seen, seen.square()]
+                yield features, torch.cat(others, dim=1), image
+
+        self.template.fit(read)
+
     def sample_noise(self, n: int, draws: Draws | None = None) -> HVAENoise:
         """n draws of latents and pixel noise. Runs the prior stream only; no parent is asked for."""
         draws, dtype = self._draws(draws), self._dtype
@@ -255,9 +270,7 @@ class HVAE(ImageMechanism):
 
         Raises DataError: an image of another shape than the config's.
         """
-        if value.shape[1:] != self.event_shape:
-            got, expected = "x".join(map(str, value.shape[1:])), "x".join(map(str, self.event_shape))
-            raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
+        self.check_shape(value)
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
         severity = self.severity.abduct(image, parents, draws, evidence) if self.severity else None
         conditions = self._condition(Causes(parents, severity.values if severity else None))

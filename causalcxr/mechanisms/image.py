@@ -5,7 +5,7 @@ the likelihood if it has one, and the image that the noise determines. It **make
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
 from causalcxr.mechanisms.severity import Causes, Severity
-from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
-from causalcxr.support.errors import GraphError
+from causalcxr.support.errors import DataError, GraphError
 from causalcxr.values import Batch
 
-__all__ = ["ImageMechanism", "ImageNoise", "Inferred"]
+__all__ = ["ImageMechanism", "ImageNoise", "Inferred", "ObservedImages"]
+
+# Goes over training rows: images, float in [0, 1]; parents; evidence of severities, if there is any.
+ObservedImages = Callable[[], Iterable[tuple[Tensor, Batch, Tensor | None]]]
 
 
 class ImageNoise(ABC):
@@ -78,8 +80,8 @@ class Inferred(Protocol):
 class ImageMechanism(Mechanism):
     """The structural equation of an image `(C, H, W)`: uint8 or float in [0, 1] in, float out.
 
-    `event_shape`: `(C, H, W)`. `severity`, `template`: what it is made with, None without. `pixel_noise`: what can
-    be done with the noise of single pixels, where it is kept apart from the rest.
+    `event_shape`: `(C, H, W)`. `severity`: what it is made with beside its parents; None without. `pixel_noise`:
+    what can be done with the noise of single pixels, where it is kept apart from the rest.
     """
 
     pixel_noise: tuple[str, ...] = ("kept",)
@@ -89,11 +91,13 @@ class ImageMechanism(Mechanism):
         self.event_shape = torch.Size((variable.channels, size, size))
         self.parent_encoder = ParentEncoder(parents)
         self.severity: Severity | None = None
-        self.template: Template | None = None
 
     def calibrate(self, batch: Batch) -> None:
         """Take the parents' scaling from the training split."""
         self.parent_encoder.calibrate(batch)
+
+    def prepare(self, rows: ObservedImages) -> None:
+        """Solve for what needs no gradient, on training rows, before the image stage."""
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Inferred:
         """One pass over factual images. Raises DataError: images of another shape."""
@@ -145,6 +149,12 @@ class ImageMechanism(Mechanism):
     ) -> Tensor:
         """A tighter bound of the log-mass from k draws, `(B,)` in nats. Raises GraphError: there is none."""
         raise self._has_no_likelihood()
+
+    def check_shape(self, value: Tensor) -> None:
+        """Raises DataError: images of another shape."""
+        if value.shape[1:] != self.event_shape:
+            got, expected = "x".join(map(str, value.shape[1:])), "x".join(map(str, self.event_shape))
+            raise DataError(f"'{self.variable.name}': images are {got}, the model takes {expected}; resize them")
 
     def _has_no_likelihood(self) -> GraphError:
         return GraphError(f"'{self.variable.name}': the mechanism has no likelihood; leave the image out by do=")

@@ -15,7 +15,6 @@ from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Observed, ObservedRows, Rows, Table
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.severity import Causes, Severity
-from causalcxr.mechanisms.template import Template
 from causalcxr.predictors.calibration import calibrate_on, predict_split
 from causalcxr.predictors.evidence import Evidence, observe_split
 from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_values
@@ -35,12 +34,13 @@ from causalcxr.training.objectives import (
     PredictorObjective,
     SeverityObjective,
 )
+from causalcxr.values import Batch
 
 __all__ = ["STAGE_RUNNERS", "Context", "check_stages", "measure_bound"]
 
 log = logging.getLogger(__name__)
 
-TEMPLATE_ROWS = 20_000  # of the training split, at most: means are known well enough by then
+PREPARED_ROWS = 20_000  # of the training split, at most: means are known well enough by then
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,11 @@ def run_attributes(context: Context) -> Facts:
 
 
 def run_image(context: Context) -> Facts:
-    """Fit the image's mechanism, and first the severities and the template that it is made with, if any."""
+    """Fit the image's mechanism, and first its severities, if any, and what of it is solved for."""
     severity, train, val = context.severity, context.train, context.val
     if severity is not None:
         train, val = _fit_severity(context, severity)
-    template = context.scm.image_mechanism.template
-    if template is not None:
-        _fit_template(context, train, template)
+    _prepare(context, train)
     settings = context.run.config.train.image
     context.minimise("image", ImageObjective(context.scm, settings.kl_warmup_steps), settings, train, val)
     return {}
@@ -222,24 +220,19 @@ def _fit_severity(context: Context, severity: Severity) -> tuple[ObservedRows, O
     return train, val
 
 
-def _fit_template(context: Context, train: Split | ObservedRows, template: Template) -> None:
-    """Solve for what the parents alone predict, on training rows (with their evidence) in a shuffled order."""
+def _prepare(context: Context, train: Split | ObservedRows) -> None:
+    """Let the mechanism solve for what needs no gradient, on training rows in a shuffled order."""
     mechanism = context.scm.image_mechanism.to(context.fabric.device)
     generator = torch.Generator().manual_seed(seed_of(context.run.config.train.seed, "template"))
-    order = torch.randperm(len(train), generator=generator)[:TEMPLATE_ROWS]
+    order = torch.randperm(len(train), generator=generator)[:PREPARED_ROWS]
 
-    def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def read() -> Iterator[tuple[Tensor, Batch, Tensor | None]]:
         for indices in order.split(256):
             batch = context.fabric.to_device(train.batch(indices))
             values, evidence = batch if isinstance(batch, Observed) else (batch, None)
-            image, features = image_to_float(values[mechanism.variable.name]), mechanism.film_features(values)
-            others = [mechanism.parent_encoder(values) - features]
-            if mechanism.severity is not None and evidence is not None:
-                seen = mechanism.severity.above_floor(evidence)
-                others += [seen, seen.square()]
-            yield features, torch.cat(others, dim=1), image
+            yield image_to_float(values[mechanism.variable.name]), values, evidence
 
-    template.fit(read)
+    mechanism.prepare(read)
 
 
 def check_stages(run: Run, predictor: Predictor | None = None) -> None:

@@ -1,7 +1,7 @@
 """One contract for every mechanism: round trip, gradients, density, tails, save and load, float64."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism
 from causalcxr.mechanisms.categorical import CategoricalMechanism
+from causalcxr.mechanisms.flow import Flow, FlowNoise
 from causalcxr.mechanisms.hvae import HVAE, HVAENoise
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
 from causalcxr.mechanisms.spline import SplineMechanism
 from causalcxr.randomness import Draws
 from causalcxr.support.files import load_tensors, save_tensors
-from tests.models import TINY_IMAGE, halves_severity
+from tests.models import TINY_FLOW, TINY_IMAGE, halves_severity
 
 N = 64
 SEX = Variable("sex", "binary", labels=("female", "male"))
@@ -45,6 +47,15 @@ def _with_template(image: Variable) -> HVAE:
     return hvae
 
 
+def _flow(image: Variable, parents: Sequence[Variable]) -> Flow:
+    """Fitted to smooth images, with a template, so that components and displacements are no zeros."""
+    flow = Flow(image, parents, replace(TINY_FLOW, template=[parents[-1].name]))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.interpolate(torch.rand(64, image.channels, 4, 4, generator=generator), size=16)
+    flow.prepare(lambda: [(images, parents_of(64), None)])
+    return flow
+
+
 def _cases() -> dict[str, Case]:
     cases = {}
     for with_parents in (False, True):
@@ -63,6 +74,8 @@ def _cases() -> dict[str, Case]:
         lambda: HVAE(image, PARENTS, TINY_IMAGE, halves_severity(PARENTS)), "image"
     )
     cases["hvae with template"] = Case(lambda: _with_template(image), "image")
+    cases["flow grey"] = Case(lambda: _flow(image, PARENTS), "image")
+    cases["flow colour"] = Case(lambda: _flow(colour, (SEX,)), "image")
     cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE), "image")
     return cases
 
@@ -86,7 +99,7 @@ def make(name: str) -> Mechanism:
     return built
 
 
-def parents(n: int = N, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def parents_of(n: int = N, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(1)
     return {
         "sex": torch.randint(2, (n,), generator=g),
@@ -96,13 +109,22 @@ def parents(n: int = N, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]
 
 
 def noise_parts(noise: Any) -> list[Tensor]:
+    if isinstance(noise, FlowNoise):
+        return [noise.latent, noise.residual]
     if not isinstance(noise, HVAENoise):
         return [noise]
     return [*noise.latents, noise.pixel, *([] if noise.severity is None else [noise.severity])]
 
 
+def loss_of(mechanism: Mechanism, value: Tensor, pa: dict[str, Tensor]) -> Tensor:
+    """What training minimises: the negative log-density, or an image mechanism's own loss."""
+    if isinstance(mechanism, ImageMechanism):
+        return mechanism.training_loss(value, pa, Draws(1))
+    return -mechanism.log_prob(value, pa, Draws(1))
+
+
 def test_values_have_the_declared_form(mechanism):
-    value = mechanism(mechanism.sample_noise(N, Draws(0)), parents())
+    value = mechanism(mechanism.sample_noise(N, Draws(0)), parents_of())
     v = mechanism.variable
     if v.is_discrete:
         assert value.dtype == torch.int64 and value.shape == (N,)
@@ -116,7 +138,7 @@ def test_values_have_the_declared_form(mechanism):
 
 
 def test_abduction_then_prediction_gives_the_value_back(mechanism):
-    pa = parents()
+    pa = parents_of()
     value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
     again = mechanism(mechanism.abduct(value, pa, Draws(1)), pa)
     # Discrete: exactly. Continuous and image: float32 rounding through exp, sigmoid and the pixel scale.
@@ -125,7 +147,7 @@ def test_abduction_then_prediction_gives_the_value_back(mechanism):
 
 
 def test_draws_follow_the_seed(mechanism):
-    pa = parents()
+    pa = parents_of()
     value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
     for first, again in [
         (mechanism.sample_noise(N, Draws(5)), mechanism.sample_noise(N, Draws(5))),
@@ -137,10 +159,10 @@ def test_draws_follow_the_seed(mechanism):
 
 
 def test_gradient_reaches_every_parameter(mechanism):
-    pa = parents()
+    pa = parents_of()
     with torch.no_grad():
         value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
-    mechanism.log_prob(value, pa, Draws(1)).sum().backward()
+    loss_of(mechanism, value, pa).sum().backward()
     for name, parameter in mechanism.named_parameters():
         if name.startswith("severity."):  # fitted on their own, never by the image's loss
             assert parameter.grad is None, name
@@ -149,19 +171,19 @@ def test_gradient_reaches_every_parameter(mechanism):
         assert parameter.grad.isfinite().all(), name
 
 
-def test_log_prob_has_one_finite_value_a_row(mechanism):
-    pa = parents()
+def test_the_loss_has_one_finite_value_a_row(mechanism):
+    pa = parents_of()
     value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
-    log_prob = mechanism.log_prob(value, pa, Draws(1))
-    assert log_prob.shape == (N,) and log_prob.isfinite().all()
+    loss = loss_of(mechanism, value, pa)
+    assert loss.shape == (N,) and loss.isfinite().all()
 
 
 def test_rows_do_not_touch_one_another(mechanism):
-    pa = parents()
+    pa = parents_of()
     noise = mechanism.sample_noise(N, Draws(0))
     whole = mechanism(noise, pa)
     part = {name: value[:5] for name, value in pa.items()}
-    few = mechanism(noise.select(slice(5)) if isinstance(noise, HVAENoise) else noise[:5], part)
+    few = mechanism(noise.select(slice(5)) if isinstance(noise, ImageNoise) else noise[:5], part)
     torch.testing.assert_close(few, whole[:5], atol=1e-5, rtol=1e-5)  # convolutions may sum in another order
 
 
@@ -170,13 +192,13 @@ def test_saved_and_loaded_it_is_the_same(mechanism, tmp_path, request):
     save_tensors(tmp_path / "m.safetensors", mechanism.state_dict(), {})
     fresh = CASES[name].build()
     fresh.load_state_dict(load_tensors(tmp_path / "m.safetensors")[0])
-    pa, noise = parents(), mechanism.sample_noise(N, Draws(0))
+    pa, noise = parents_of(), mechanism.sample_noise(N, Draws(0))
     assert torch.equal(fresh(noise, pa), mechanism(noise, pa))
 
 
 def test_float64_round_trip(mechanism):
     mechanism.double()
-    pa = parents(dtype=torch.float64)
+    pa = parents_of(dtype=torch.float64)
     value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
     assert value.dtype in (torch.int64, torch.float64)
     again = mechanism(mechanism.abduct(value, pa, Draws(1)), pa)
@@ -187,14 +209,14 @@ def test_parameters_stay_out_of_pyros_global_store(mechanism):
     import pyro
 
     pyro.clear_param_store()
-    mechanism(mechanism.sample_noise(4, Draws(0)), parents(4))
+    mechanism(mechanism.sample_noise(4, Draws(0)), parents_of(4))
     assert len(list(pyro.get_param_store().keys())) == 0
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_density_integrates_to_one(name):
     mechanism, v = make(name).double(), CASES[name].kind
-    one = {key: value[:1] for key, value in parents(dtype=torch.float64).items()}
+    one = {key: value[:1] for key, value in parents_of(dtype=torch.float64).items()}
     if v != "continuous":
         values = torch.arange(len(mechanism.variable.labels))
         pa = {key: value.expand(len(values)) for key, value in one.items()}
@@ -210,7 +232,7 @@ def test_density_integrates_to_one(name):
 @pytest.mark.parametrize("name", [n for n in ATTRIBUTES if n.startswith("spline")])
 def test_spline_density_is_the_slope_of_its_inverse(name):
     mechanism = make(name).double()
-    pa = parents(dtype=torch.float64)
+    pa = parents_of(dtype=torch.float64)
     value = torch.linspace(0.5, 9.5, N, dtype=torch.float64, requires_grad=True)
     noise = mechanism.abduct(value, pa)
     (slope,) = torch.autograd.grad(noise.sum(), value)
@@ -224,7 +246,7 @@ def test_spline_density_is_the_slope_of_its_inverse(name):
 @pytest.mark.parametrize("name", [n for n in ATTRIBUTES if n.startswith("spline")])
 def test_spline_noise_round_trip_in_float64(name):
     mechanism = make(name).double()
-    pa = parents(dtype=torch.float64)
+    pa = parents_of(dtype=torch.float64)
     noise = torch.linspace(-6, 6, N, dtype=torch.float64)  # the spline ends at 4: the tails are in it
     again = mechanism.abduct(mechanism(noise, pa), pa)
     assert (again - noise).abs().max() < 1e-5
@@ -233,7 +255,7 @@ def test_spline_noise_round_trip_in_float64(name):
 @pytest.mark.parametrize("name", [n for n in ATTRIBUTES if n.startswith("spline")])
 @pytest.mark.parametrize("end", [1e-4, 10 - 1e-4])
 def test_spline_trains_on_a_batch_that_lies_wholly_in_the_tails(name, end):
-    mechanism, pa = make(name), parents()
+    mechanism, pa = make(name), parents_of()
     value = torch.full((N,), end)
     assert (mechanism.abduct(value, pa).abs() > mechanism.config.bound).all()
     optimizer = torch.optim.Adam(mechanism.parameters(), lr=0.05)

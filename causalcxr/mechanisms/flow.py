@@ -1,0 +1,218 @@
+"""The image's mechanism: a conditional flow in the principal components of what the parents do not foretell.
+
+    noise u = (x_s, e)         image := compose(x_1, pa) + e      x_1 follows from x_s by dx/dt = v(x, t, pa)
+
+The flow carries standard normal noise at time 0 to the coordinates of an image at time 1, along straight lines
+on average (flow matching: Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003). Abduction
+solves the equation backwards from the image under the factual parents, to a time `t_end` at which there is
+still something of the image in it; prediction solves it forwards again under others. Both are deterministic.
+What components and solver lose is the residual `e`, which is kept, so a null intervention gives the image back.
+
+`compose` adds what the coordinates make to the image that the parents alone predict, and moves the sum to where
+the parents have it (`template.py`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from causalcxr.graph import Variable
+from causalcxr.mechanisms.flow_network import Velocity, integrate
+from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, ObservedImages
+from causalcxr.mechanisms.likelihood import image_to_float
+from causalcxr.mechanisms.principal import PrincipalComponents
+from causalcxr.mechanisms.severity import Causes
+from causalcxr.mechanisms.template import Template
+from causalcxr.randomness import Draws
+from causalcxr.support.bounds import bounded
+from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.values import Batch
+
+__all__ = ["Flow", "FlowConfig", "FlowInferred", "FlowNoise"]
+
+_TIMES = 8  # at which the loss of an inferred image is taken, spread evenly
+
+
+@dataclass
+class FlowConfig:
+    """Sizes and shape of the flow.
+
+    `components`: principal components that it lives in. `whiten`: how far their spreads are evened out, 0 to 1.
+    `width`, `blocks`, `embedding`: of the velocity's network. `steps`: of the solver, each way. `t_end`: the time
+    at which abduction stops; 0 is noise, 1 the image itself. `template`: parents that move the image and change
+    its brightness smoothly, which is solved for; empty: none. `size`: side of the image, from `data.size`.
+    """
+
+    components: int = bounded(192, least=1)
+    whiten: float = bounded(0.5, least=0, most=1)
+    width: int = bounded(512, least=1)
+    blocks: int = bounded(4, least=1)
+    embedding: int = bounded(128, least=1)
+    steps: int = bounded(8, least=1)
+    t_end: float = bounded(0.15, least=0, below=1)
+    template: list[str] = field(default_factory=list)
+    size: int = bounded(64, least=1)
+
+
+@dataclass(frozen=True)
+class FlowNoise(ImageNoise):
+    """`latent` `(B, k)`: the flow at the time `start`. `residual` `(B, C, H, W)`: what is added to the image.
+
+    `features` `(B, F)`: of the parents under which the residual was abducted; None of a fresh one.
+    """
+
+    latent: Tensor
+    residual: Tensor
+    start: float
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def repeat(self, k: int) -> "FlowNoise":
+        features = None if self.features is None else self.features.repeat(k, 1)
+        return replace(
+            self, latent=self.latent.repeat(k, 1), residual=self.residual.repeat(k, 1, 1, 1), features=features
+        )
+
+    def select(self, rows: Tensor | slice) -> "FlowNoise":
+        features = None if self.features is None else self.features[rows]
+        return replace(self, latent=self.latent[rows], residual=self.residual[rows], features=features)
+
+    def with_pixel_noise(self, mode: str, draws: Draws) -> "FlowNoise":
+        """The same latent with its residual or without."""
+        return replace(self, residual=torch.zeros_like(self.residual)) if mode == "off" else self
+
+
+@dataclass(frozen=True)
+class FlowInferred:
+    """What one pass gives of `image`, float `(B, C, H, W)` in [0, 1]; each part is worked out when asked for.
+
+    `coordinates` `(B, k)`: the flow at time 1. `features` `(B, F)`: of the parents.
+    """
+
+    flow: "Flow"
+    image: Tensor
+    coordinates: Tensor
+    features: Tensor
+    draws: Draws
+    bound = None
+
+    @cached_property
+    def noise(self) -> FlowNoise:
+        end, steps = self.flow.config.t_end, self.flow.config.steps
+        latent = integrate(self.flow.velocity_of(self.features), self.coordinates, 1.0, end, steps)
+        found = FlowNoise(latent, torch.zeros_like(self.image), end, self.features)
+        return replace(found, residual=self.image - self.flow.compose(found, self.features))
+
+    @cached_property
+    def loss(self) -> Tensor:
+        parts = [
+            self.flow.matching_loss(self.coordinates, self.features, self.draws, (i, _TIMES))
+            for i in range(_TIMES)
+        ]
+        return torch.stack(parts).mean(dim=0)
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.image - self.noise.residual).clamp(0, 1)
+
+    def redrawn(self, draws: Draws) -> Tensor:
+        return self.mean
+
+
+class Flow(ImageMechanism):
+    """`image := compose(x_1, parents) + e`. Values are uint8 or float in [0, 1], `(B, C, H, W)`. No likelihood."""
+
+    pixel_noise = ("kept", "off")
+    in_template: Tensor
+
+    def __init__(self, variable: Variable, parents: Sequence[Variable], config: FlowConfig):
+        super().__init__(variable, parents, config.size)
+        self.config = config
+        features, names = self.parent_encoder.width, [parent.name for parent in parents]
+        for name in config.template:
+            if name not in names:
+                raise ConfigError(
+                    f"model.flow.template has '{name}', no parent of the image; {nearest(name, names)}"
+                )
+        self.template = Template(features, *self.event_shape[:2]) if config.template else None
+        in_template = self.parent_encoder.columns_of(config.template)
+        self.register_buffer("in_template", in_template, persistent=False)
+        self.components = PrincipalComponents(config.components, self.event_shape, config.whiten)
+        self.velocity = Velocity(config.components, features, config.width, config.blocks, config.embedding)
+
+    def prepare(self, rows: ObservedImages) -> None:
+        """Solve for the template, and for the principal components of what it leaves."""
+
+        def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for image, parents, _ in rows():
+                features = self.parent_encoder(parents)
+                yield features * self.in_template, features * ~self.in_template, image
+
+        def residuals() -> Iterable[Tensor]:
+            return (self._residual(image, self.parent_encoder(parents)) for image, parents, _ in rows())
+
+        if self.template is not None:
+            self.template.fit(read)
+        self.components.fit(residuals)
+
+    def sample_noise(self, n: int, draws: Draws | None = None) -> FlowNoise:
+        """Standard normal noise at time 0, and a residual with the spread that the components lose."""
+        draws = self._draws(draws)
+        latent = draws.normal(n, self.config.components, dtype=self._dtype)
+        residual = draws.normal(n, *self.event_shape, dtype=self._dtype)
+        return FlowNoise(latent, residual * self.components.lost.view(self.event_shape), 0.0)
+
+    def make(self, noise: ImageNoise, causes: Causes) -> Tensor:
+        assert isinstance(noise, FlowNoise)
+        features, residual = self.parent_encoder(causes.parents), noise.residual
+        if self.template is not None and noise.features is not None:
+            residual = self.template.carry(residual, (features - noise.features) * self.in_template)
+        return (self.compose(noise, features) + residual).clamp(0, 1)
+
+    def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> FlowInferred:
+        self.check_shape(value)
+        image, features = image_to_float(value, self._dtype), self.parent_encoder(parents)
+        coordinates = self.components.encode(self._residual(image, features))
+        return FlowInferred(self, image, coordinates, features, self._draws(draws))
+
+    def training_loss(
+        self,
+        value: Tensor,
+        parents: Batch,
+        draws: Draws,
+        evidence: Tensor | None = None,
+        kl_share: Tensor | float = 1.0,
+    ) -> Tensor:
+        """Squared error of the velocity at one time a row, `(B,)`, by component."""
+        found = self.infer(value, parents, draws)
+        return self.matching_loss(found.coordinates, found.features, draws)
+
+    def matching_loss(
+        self, coordinates: Tensor, features: Tensor, draws: Draws, stratum: tuple[int, int] = (0, 1)
+    ) -> Tensor:
+        """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by component, at a time in stratum i of n, `x_0` being noise."""
+        i, n = stratum
+        t = (i + draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0]) / n
+        noise = draws.normal(*coordinates.shape, dtype=coordinates.dtype)
+        between = torch.lerp(noise, coordinates, t[:, None])
+        return (self.velocity(between, t, features) - (coordinates - noise)).square().mean(dim=1)
+
+    def velocity_of(self, features: Tensor):
+        """`(x, t)` to the velocity under parents with these features."""
+        return lambda x, t: self.velocity(x, t, features)
+
+    def compose(self, noise: FlowNoise, features: Tensor) -> Tensor:
+        """The image `(B, C, H, W)` without its residual, not clipped, under parents with these features."""
+        end = integrate(self.velocity_of(features), noise.latent, noise.start, 1.0, self.config.steps)
+        image, moving = self.components.decode(end), features * self.in_template
+        return image if self.template is None else self.template.warp(self.template(moving) + image, moving)
+
+    def _residual(self, image: Tensor, features: Tensor) -> Tensor:
+        """What the template leaves of an image, where the average person has it."""
+        moving = features * self.in_template
+        return image if self.template is None else self.template.unwarp(image, moving) - self.template(moving)

@@ -1,0 +1,152 @@
+"""The flow against what is known in closed form: a differential equation, and Gaussian images."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from causalcxr.graph import Variable
+from causalcxr.mechanisms.flow import Flow, FlowConfig
+from causalcxr.mechanisms.flow_network import integrate
+from causalcxr.mechanisms.severity import Causes
+from causalcxr.randomness import Draws
+from causalcxr.support.errors import ConfigError, DataError
+from tests.models import TINY_FLOW
+
+SEX = Variable("sex", "binary", labels=("female", "male"))
+IMAGE = Variable("v", "image", ("sex",), channels=1)
+SPREAD = 0.6  # of a coordinate given the parents
+SHIFT = 1.5  # of its mean under sex = male
+
+
+def test_the_solver_is_of_second_order():
+    """`dx/dt = 2 x` from 0 to 1 gives `e^2 x`; with twice the steps a quarter of the error is left."""
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    errors = [(integrate(lambda x, t: 2 * x, x, 0, 1, n) - math.exp(2) * x).abs().max() for n in (10, 20, 40)]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1) and errors[1] / errors[2] == pytest.approx(
+        4, rel=0.05
+    )
+
+
+def test_the_solver_runs_backwards_and_knows_the_time():
+    x = torch.ones(3, dtype=torch.float64)
+    back = integrate(lambda x, t: t[:, None].squeeze(1) + 0 * x, x, 1, 0.2, 7)  # the integral of t from 1 to 0.2
+    torch.testing.assert_close(back, x - (1 - 0.2**2) / 2)
+    assert integrate(lambda x, t: 1 / t, x, 0.3, 0.3, 4) is x
+
+
+class ExactVelocity(nn.Module):
+    """`E[x_1 - x_0 | x_t]` where `x_1` is normal with mean 0 or SHIFT by sex, and spread SPREAD."""
+
+    def forward(self, x: Tensor, t: Tensor, features: Tensor) -> Tensor:
+        mean, t = SHIFT * features[:, 1:2], t[:, None]
+        variance = (t * SPREAD) ** 2 + (1 - t) ** 2
+        return mean + (t * SPREAD**2 - (1 - t)) / variance * (x - t * mean)
+
+
+def exact_flow(t_end: float) -> Flow:
+    """Of images of one coordinate, brightness; float64."""
+    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=1, steps=60, t_end=t_end))
+    flow.velocity = ExactVelocity()
+    flow.components.directions.fill_(1 / 16)
+    flow.components.centre.fill_(0.5)
+    return flow.double()
+
+
+@pytest.mark.parametrize("t_end", [0.0, 0.3, 0.7])
+def test_the_counterfactual_of_gaussian_images_is_the_known_one(t_end):
+    """Abducted to pure noise, all of the shift appears; to a later time, the share that its noise allows."""
+    flow, coordinates = exact_flow(t_end), torch.linspace(-1, 1, 9, dtype=torch.float64)
+    sex = torch.zeros(9, dtype=torch.int64)
+    image = flow.components.decode(coordinates[:, None]).clamp(0, 1)
+    noise = flow.abduct(image, {"sex": sex})
+    made = flow.make(noise, Causes({"sex": 1 - sex}))
+    root = math.sqrt((t_end * SPREAD) ** 2 + (1 - t_end) ** 2)
+    expected = SHIFT * (1 - SPREAD * t_end / root)
+    found = flow.components.encode(made).squeeze(1) - coordinates
+    torch.testing.assert_close(
+        found, torch.full_like(found, expected), atol=2e-3, rtol=0
+    )  # 60 steps of the solver
+
+
+def test_the_noise_of_gaussian_images_is_standard_normal_whatever_the_parents():
+    flow, sex = exact_flow(0.0), torch.arange(4000) % 2
+    coordinates = SHIFT * sex + SPREAD * Draws(0).normal(4000, dtype=torch.float64)
+    latent = flow.infer(flow.components.decode(coordinates[:, None]), {"sex": sex}).noise.latent.squeeze(1)
+    for group in (latent[sex == 0], latent[sex == 1]):
+        assert group.mean().abs() < 0.07 and abs(group.std() - 1) < 0.05  # three standard errors of 2,000
+
+
+@pytest.fixture(scope="module")
+def trained() -> Flow:
+    """On images that are brighter by 0.2 on the left of male patients."""
+    torch.manual_seed(0)
+    image, sex = films(512)
+    flow = Flow(
+        IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=4, width=64, embedding=32, t_end=0.1, steps=8)
+    )
+    flow.prepare(lambda: [(image, {"sex": sex}, None)])
+    optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
+    for step in range(800):
+        loss = flow.training_loss(image, {"sex": sex}, Draws(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return flow.requires_grad_(False)
+
+
+def films(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Uneven grey with a gradient of its own strength and direction, and the left half brighter if male."""
+    draws = Draws(seed)
+    sex = draws.integers(2, n)
+    down, right = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 16), indexing="ij")
+    slopes = 0.05 * draws.normal(n, 2)[:, :, None, None]
+    image = 0.4 + slopes[:, 0] * down + slopes[:, 1] * right + 0.2 * sex[:, None, None] * (right < 0)
+    return image[:, None], sex
+
+
+def test_trained_it_does_what_the_data_do(trained):
+    image, sex = films(200, seed=5)
+    noise = trained.abduct(image, {"sex": sex})
+    made = trained(noise, {"sex": 1 - sex})
+    exact = torch.zeros_like(image)
+    exact[..., :8] = 0.2 * (1 - 2 * sex.float())[:, None, None, None]
+    error = ((made - image) - exact).flatten(1).norm(dim=1).sum() / exact.flatten(1).norm(dim=1).sum()
+    assert error < 0.15
+
+
+def test_a_null_intervention_changes_nothing_and_without_the_residual_little(trained):
+    image, sex = films(50, seed=6)
+    inferred = trained.infer(image, {"sex": sex})
+    torch.testing.assert_close(trained(inferred.noise, {"sex": sex}), image, atol=1e-6, rtol=0)
+    off = trained(inferred.noise.with_pixel_noise("off", Draws(0)), {"sex": sex})
+    torch.testing.assert_close(off, inferred.mean, atol=1e-6, rtol=0)
+    assert 0 < (off - image).abs().max() < 0.05
+
+
+def test_samples_look_like_the_data(trained):
+    sex = torch.arange(400) % 2
+    drawn = trained(trained.sample_noise(400, Draws(0)), {"sex": sex})
+    left = drawn[..., :8].mean(dim=(1, 2, 3))
+    assert left[sex == 1].mean() - left[sex == 0].mean() == pytest.approx(0.2, abs=0.03)
+    assert left[sex == 0].mean() == pytest.approx(0.4, abs=0.03)
+
+
+def test_the_loss_of_an_image_is_a_mean_over_times(trained):
+    """Eight strata have the same mean as single times, and a fraction of their spread."""
+    image, sex = films(300, seed=7)
+    single = torch.stack([trained.training_loss(image, {"sex": sex}, Draws(i)).mean() for i in range(40)])
+    evenly = torch.stack([trained.infer(image, {"sex": sex}, Draws(i)).loss.mean() for i in range(40)])
+    assert evenly.mean() == pytest.approx(single.mean().item(), rel=0.02)
+    assert evenly.std() < 0.6 * single.std()
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"model\.flow\.template has 'sexx', no parent of the image; did you mean 'sex'"
+    ):
+        Flow(IMAGE, [SEX], FlowConfig(template=["sexx"]))
+    with pytest.raises(DataError, match="images are 1x8x8, the model takes 1x16x16"):
+        Flow(IMAGE, [SEX], TINY_FLOW).infer(torch.zeros(1, 1, 8, 8), {"sex": torch.zeros(1, dtype=torch.int64)})
