@@ -1,6 +1,7 @@
 """The speed benchmark compares what it says it compares: passes are counted here, and no time is looked at."""
 
 import importlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -76,3 +77,25 @@ def test_both_ways_are_timed_in_turn_and_the_first_round_does_not_count(speed, m
     monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
     found = speed._in_turn(way("slow", 99, 6, 4, 5), way("fast", 99, 3, 1, 2), repeats=3)
     assert found == (5, 2) and order == ["slow", "fast"] * 4
+
+
+def test_the_gpu_script_runs_on_a_cpu_and_keeps_what_other_devices_found(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    gpu = importlib.import_module("gpu")
+    monkeypatch.setattr(gpu, "REPEATS", 1)
+    out = tmp_path / "gpu.json"
+    out.write_text('{"another device": {"rows": 1}}')
+    parts = [part for part in gpu.PARTS if part != "compile"]
+    monkeypatch.setattr(
+        "sys.argv", ["gpu.py", "--out", str(out), "--presets", "hvae32", "--rows", "2", "--parts", *parts]
+    )
+    gpu.main()
+    found = json.loads(out.read_text())
+    assert found.pop("another device") == {"rows": 1}
+    (mine,) = found.values()
+    assert mine["agreement"]["hvae32"] == {"largest_levels": 0, "mean_levels": 0}  # the device is the CPU itself
+    assert set(mine["training"]["hvae32"]) == {"32", "32 with tf32", "bf16-mixed"}
+    assert all(one["images_a_second"] > 0 for one in mine["training"]["hvae32"].values())
+    monkeypatch.setattr(gpu, "SECONDS", -1)  # the time is up before anything has begun
+    gpu.main()
+    assert json.loads(out.read_text()) == {"another device": {"rows": 1}} | found

@@ -46,13 +46,13 @@ class FlowConfig:
     its brightness smoothly, which is solved for; empty: none. `size`: side of the image, from `data.size`.
     """
 
-    components: int = bounded(192, least=1)
-    whiten: float = bounded(0.5, least=0, most=1)
+    components: int = bounded(256, least=1)
+    whiten: float = bounded(0.25, least=0, most=1)
     width: int = bounded(512, least=1)
     blocks: int = bounded(4, least=1)
     embedding: int = bounded(128, least=1)
-    steps: int = bounded(8, least=1)
-    t_end: float = bounded(0.15, least=0, below=1)
+    steps: int = bounded(4, least=1)
+    t_end: float = bounded(0.1, least=0, below=1)
     template: list[str] = field(default_factory=list)
     size: int = bounded(64, least=1)
 
