@@ -128,6 +128,7 @@ class Flow(ImageMechanism):
     """`image := compose(x_1, parents) + e`. Values are uint8 or float in [0, 1], `(B, C, H, W)`. No likelihood."""
 
     pixel_noise = ("kept", "off")
+    draws_noise = False
     in_template: Tensor
 
     def __init__(self, variable: Variable, parents: Sequence[Variable], config: FlowConfig):

@@ -81,10 +81,12 @@ class ImageMechanism(Mechanism):
     """The structural equation of an image `(C, H, W)`: uint8 or float in [0, 1] in, float out.
 
     `event_shape`: `(C, H, W)`. `severity`: what it is made with beside its parents; None without. `pixel_noise`:
-    what can be done with the noise of single pixels, where it is kept apart from the rest.
+    what can be done with the noise of single pixels, where it is kept apart from the rest. `draws_noise`: whether
+    abduction is a draw, so that another differs.
     """
 
     pixel_noise: tuple[str, ...] = ("kept",)
+    draws_noise = True
 
     def __init__(self, variable: Variable, parents: Sequence[Variable], size: int):
         super().__init__(variable, parents)

@@ -141,6 +141,8 @@ def _expected_effects(
     What an observation leaves open a single draw can only guess; the mean is the best point that a model can give.
     """
     assert scm.graph.image is not None
+    if not scm.image_mechanism.draws_noise:
+        return first
     image, do = abduction.factual[scm.graph.image], [{name: drawn.values[name]} for name in drawn.names]
     total = first.clone()
     for i in range(1, draws):

@@ -87,8 +87,12 @@ def test_what_it_says_of_a_test_film(run):
 
 
 def test_the_report_has_no_likelihood(tuned, run):
-    evaluate([f"run={tuned}", "evaluate.rows=8", f"evaluate.compare=[{run}]", "evaluate.cycles=2"])
+    evaluate(
+        [f"run={tuned}", "evaluate.rows=8", f"evaluate.compare=[{run}]", "evaluate.cycles=2", "evaluate.draws=3"]
+    )
     found = json.loads((tuned / "metrics.json").read_text())["metrics"]
+    one, expected = (found[f"exact/{who}/age/error"]["value"] for who in ("model", "expected"))
+    assert one == expected  # nothing is drawn, so one counterfactual is all there is
     assert "image/bits_per_dimension" not in found and found["image/training_loss"]["value"] > 0
     assert found["composition/kept/2"]["value"] < 0.5 and "composition/redrawn/1" not in found
     assert "Composition" in (tuned / "report.html").read_text("utf-8")
