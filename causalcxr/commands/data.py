@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,4 +74,19 @@ def _train_command(config: "Config", settings: Sequence[str], out: str, size: in
     if config.model.image.size != size or not any(word.startswith("preset=") for word in words):
         shipped = f"hvae{size}" in shipped_presets()
         words += [f"preset=hvae{size}"] if shipped else [f"data.size={size}", f"model.image.size={size}"]
-    return shlex.join(["causalcxr", "train", *words, f"data.prepared={out}", f"run=runs/{Path(out).name}-{size}"])
+    words += [f"data.prepared={out}", f"run=runs/{Path(out).name}-{size}"]
+    return shlex.join(["causalcxr", "train", *words]) + _unfit(config, size)
+
+
+def _unfit(config: "Config", size: int) -> str:
+    """A remark where the image's network, as it is set, takes no images of this size."""
+    from causalcxr.config import shipped_presets
+    from causalcxr.mechanisms.hvae_network import check_config
+
+    if f"hvae{size}" in shipped_presets():
+        return ""
+    try:
+        check_config(replace(config.model.image, size=size))
+    except ConfigError as error:
+        return f"    # and, since {error}"
+    return ""

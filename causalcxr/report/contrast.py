@@ -107,7 +107,7 @@ def _reliability(axes: Axes, diagram: Reliability, lowest: float) -> None:
     kept = diagram.rows > 0
     axes.plot([lowest, 1], [lowest, 1], color=DIAGONAL, linewidth=1, linestyle="--")
     sizes = 6 + 60 * (diagram.rows[kept] / diagram.rows.sum()).numpy()
-    axes.scatter(diagram.confidence[kept], diagram.accuracy[kept], s=sizes, color=STATED, zorder=3)
+    axes.scatter(diagram.confidence[kept], diagram.accuracy[kept], s=sizes, color=STATED, zorder=3, clip_on=False)
     axes.plot(diagram.confidence[kept], diagram.accuracy[kept], color=STATED, linewidth=1)
     axes.set_xlim(lowest - 0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)

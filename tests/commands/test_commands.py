@@ -14,6 +14,7 @@ from PIL import Image
 
 import causalcxr
 from causalcxr import simulator
+from causalcxr.commands.data import prepare_cohort
 from causalcxr.commands.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -183,3 +184,11 @@ def test_a_prepared_folder_is_trained_on_and_evaluated_wherever_it_lies(tmp_path
     assert main([*words[:4], str(tmp_path / "fewer"), *words[5:]]) == 0
     assert main([*train, f"data.prepared={tmp_path}/fewer"]) == 2
     assert "was begun with other data than data.prepared=" in capsys.readouterr().err
+
+
+def test_the_command_that_trains_says_where_the_network_does_not_fit(tmp_path):
+    few = ["data.train=8", "data.val=2", "data.test=2"]
+    commands = dict(prepare_cohort("simulator", "", str(tmp_path / "out"), few, [64, 40]))
+    by_size = {int(folder.name): command for folder, command in commands.items()}
+    assert by_size[64].startswith("causalcxr train preset=hvae64 ") and "#" not in by_size[64]
+    assert by_size[40].endswith("# and, since image.resolutions: starts with 32, expected size / stem = 20")
