@@ -1,4 +1,4 @@
-"""The image's mechanism: a conditional flow in the principal components of what the parents do not foretell.
+"""The image's mechanism: a conditional flow in the principal components of what a template leaves.
 
     noise u = (x_s, e)         image := compose(x_1, pa) + e      x_1 follows from x_s by dx/dt = v(x, t, pa)
 
@@ -12,7 +12,7 @@ What components and solver lose is the residual `e`, which is kept, so a null in
 the parents have it (`template.py`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -140,6 +140,10 @@ class Flow(ImageMechanism):
                 raise ConfigError(
                     f"model.flow.template has '{name}', no parent of the image; {nearest(name, names)}"
                 )
+        if config.components > (pixels := self.event_shape.numel()):
+            raise ConfigError(
+                f"model.flow.components is {config.components}; expected at most {pixels}, the pixels"
+            )
         self.template = Template(features, *self.event_shape[:2]) if config.template else None
         in_template = self.parent_encoder.columns_of(config.template)
         self.register_buffer("in_template", in_template, persistent=False)
@@ -203,7 +207,7 @@ class Flow(ImageMechanism):
         between = torch.lerp(noise, coordinates, t[:, None])
         return (self.velocity(between, t, features) - (coordinates - noise)).square().mean(dim=1)
 
-    def velocity_of(self, features: Tensor):
+    def velocity_of(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """`(x, t)` to the velocity under parents with these features."""
         return lambda x, t: self.velocity(x, t, features)
 

@@ -40,7 +40,7 @@ class Velocity(nn.Module):
         hidden = self.enter(x)
         for block in self.blocks:
             hidden = block(hidden, embedding)
-        return self.leave(F.silu(hidden)) + self.shift(embedding)
+        return (self.leave(F.silu(hidden)) + self.shift(embedding)).to(x.dtype)  # under autocast it would be half
 
 
 class _Block(nn.Module):

@@ -34,11 +34,14 @@ class PrincipalComponents(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Coordinates `(B, k)` of images `(B, C, H, W)`."""
-        return (images.flatten(1) - self.centre) @ self.directions.T / self.scale
+        with torch.autocast(images.device.type, enabled=False):
+            return (images.flatten(1) - self.centre) @ self.directions.T / self.scale
 
     def decode(self, coordinates: Tensor) -> Tensor:
         """Images `(B, C, H, W)` of coordinates `(B, k)`."""
-        return ((coordinates * self.scale) @ self.directions + self.centre).view(-1, *self.shape)
+        with torch.autocast(coordinates.device.type, enabled=False):
+            flat = (coordinates.to(self.scale.dtype) * self.scale) @ self.directions + self.centre
+            return flat.view(-1, *self.shape)
 
     @torch.no_grad()
     def fit(self, rows: Callable[[], Iterable[Tensor]]) -> None:

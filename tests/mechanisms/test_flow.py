@@ -126,6 +126,17 @@ def test_a_null_intervention_changes_nothing_and_without_the_residual_little(tra
     assert 0 < (off - image).abs().max() < 0.05
 
 
+def test_half_precision_keeps_composition_exact_and_the_answer_near(trained):
+    image, sex = films(20, seed=8)
+    exact = trained(trained.abduct(image, {"sex": sex}), {"sex": 1 - sex})
+    with torch.autocast("cpu", torch.bfloat16):
+        noise = trained.abduct(image, {"sex": sex})
+        same, other = trained(noise, {"sex": sex}), trained(noise, {"sex": 1 - sex})
+    assert same.dtype == other.dtype == torch.float32
+    torch.testing.assert_close(same, image, atol=1e-6, rtol=0)
+    assert (other - exact).abs().max() < 0.02  # bfloat16 keeps 8 bits of a velocity
+
+
 def test_samples_look_like_the_data(trained):
     sex = torch.arange(400) % 2
     drawn = trained(trained.sample_noise(400, Draws(0)), {"sex": sex})
@@ -148,5 +159,7 @@ def test_what_does_not_fit_is_refused():
         ConfigError, match=r"model\.flow\.template has 'sexx', no parent of the image; did you mean 'sex'"
     ):
         Flow(IMAGE, [SEX], FlowConfig(template=["sexx"]))
+    with pytest.raises(ConfigError, match=r"model\.flow\.components is 300; expected at most 256, the pixels"):
+        Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=300))
     with pytest.raises(DataError, match="images are 1x8x8, the model takes 1x16x16"):
         Flow(IMAGE, [SEX], TINY_FLOW).infer(torch.zeros(1, 1, 8, 8), {"sex": torch.zeros(1, dtype=torch.int64)})
