@@ -24,6 +24,7 @@ from PIL import Image
 
 from causalcxr.data import building, open_cohort, prepare
 from causalcxr.data import preparation as cohort
+from causalcxr.data.cohort import open_folder
 from causalcxr.data.config import DataConfig
 from causalcxr.graph import graph_from_dict
 from causalcxr.support.errors import DataError
@@ -31,6 +32,7 @@ from causalcxr.support.errors import DataError
 KILLED = """
 import os, signal
 from causalcxr.data import building, prepare
+from causalcxr.data.cohort import open_folder
 from causalcxr.data.config import DataConfig
 from causalcxr.graph import load_graph
 
@@ -286,3 +288,30 @@ def test_the_graph_may_change_its_edges_and_keep_the_cohort(make_folder, rows, c
     declared["variables"]["finding"]["parents"] = ["sex", "age"]
     config = make_folder(rows)
     assert prepare(config, chest) == prepare(config, graph_from_dict(declared))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "null",
+        '{"kept": 3}',
+        '{"kept": {"train": "4"}}',
+        '{"kept": {"train": 8}, "graph": {"variables": [1]}}',
+    ],
+)
+def test_a_description_of_another_form_is_damage(make_folder, rows, chest, content):
+    config = make_folder(rows)
+    folder = open_cohort(config, chest).folder
+    (folder / "cohort.json").write_text(content)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        open_folder(folder, config.size, chest)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_of_images_is_damage(make_folder, rows, chest):
+    config = make_folder(rows)
+    folder = open_cohort(config, chest).folder
+    (folder / "images.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="is damaged"):
+        open_folder(folder, config.size, chest)

@@ -60,3 +60,12 @@ def test_what_contradicts_itself_stands_in_the_description_too(make_folder, rows
         rows[row]["patient_id"] = "one"
     described = json.loads((open_cohort(make_folder(rows), chest).folder / "cohort.json").read_text("utf-8"))
     assert described["contradictions"] == {"patients with more than one sex": 1}
+
+
+def test_a_file_that_a_table_from_windows_names_twice_is_counted(make_folder, rows, chest):
+    config = make_folder(rows)
+    table = Path(config.root, "metadata.csv")
+    text = table.read_text().replace("images/0.png", r"images\0.PNG").replace("images/1.png", r"images\0.PNG")
+    table.write_text(text)  # p0 and p1, both in train
+    card = noted(open_cohort(config, chest))
+    assert "files that stand in several rows: 1<" in card and "files that stand under several patients: 1<" in card
