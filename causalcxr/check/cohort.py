@@ -9,7 +9,7 @@ import numpy as np
 
 from causalcxr.check.basis import RARE
 from causalcxr.config import Config, load_config
-from causalcxr.data.building import check_splits, count_by_reason
+from causalcxr.data.building import check_splits, count_by_reason, reasons_in_words
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.config import DataConfig, check_config, expand
 from causalcxr.data.preparation import READERS, prepared_folder
@@ -85,10 +85,10 @@ def _read(graph: Graph, config: DataConfig, source: Source, rejected_before: dic
     rows, rejected = usable_rows(config, graph, source)
     check_splits(rows, rejected)
     if (patients := len(set(rows["patient_id"]))) < FEWEST_PATIENTS:
-        reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items())
+        reasons = reasons_in_words(count_by_reason(rejected))
         raise DataError(
             f"{source.where}: {len(rows):,} usable rows of {patients:,} patients are too few to test a graph on; "
-            f"at least {FEWEST_PATIENTS} patients are needed (rejected: {reasons or 'none'})"
+            f"at least {FEWEST_PATIENTS} patients are needed (rejected: {reasons})"
         )
     for name in graph.attributes:
         _refuse_constant(name, rows[name].to_numpy(), source.where)

@@ -71,20 +71,21 @@ def _train_command(config: "Config", settings: Sequence[str], out: str, size: in
     from causalcxr.config import shipped_presets
 
     words = [word for word in settings if word.partition("=")[0] in ("preset", "graph")]
+    remark = ""
     if config.model.image.size != size or not any(word.startswith("preset=") for word in words):
-        shipped = f"hvae{size}" in shipped_presets()
-        words += [f"preset=hvae{size}"] if shipped else [f"data.size={size}", f"model.image.size={size}"]
+        if f"hvae{size}" in shipped_presets():
+            words.append(f"preset=hvae{size}")
+        else:
+            words += [f"data.size={size}", f"model.image.size={size}"]
+            remark = _unfit(config, size)
     words += [f"data.prepared={out}", f"run=runs/{Path(out).name}-{size}"]
-    return shlex.join(["causalcxr", "train", *words]) + _unfit(config, size)
+    return shlex.join(["causalcxr", "train", *words]) + remark
 
 
 def _unfit(config: "Config", size: int) -> str:
     """A remark where the image's network, as it is set, takes no images of this size."""
-    from causalcxr.config import shipped_presets
     from causalcxr.mechanisms.hvae_network import check_config
 
-    if f"hvae{size}" in shipped_presets():
-        return ""
     try:
         check_config(replace(config.model.image, size=size))
     except ConfigError as error:

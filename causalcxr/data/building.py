@@ -29,7 +29,15 @@ from causalcxr.graph import Graph
 from causalcxr.support.errors import DataError
 from causalcxr.support.progress import progress_bar
 
-__all__ = ["FORMAT", "build", "check_splits", "content_hash", "count_by_reason", "describe_variables"]
+__all__ = [
+    "FORMAT",
+    "build",
+    "check_splits",
+    "content_hash",
+    "count_by_reason",
+    "describe_variables",
+    "reasons_in_words",
+]
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +105,14 @@ def count_by_reason(rejected: list[Rejected]) -> dict[str, int]:
     return dict(Counter(row.reason for row in rejected).most_common())
 
 
+def reasons_in_words(counts: Mapping[str, int]) -> str:
+    """`other value 19, broken image 2`, or `none`."""
+    return ", ".join(f"{reason} {n:,}" for reason, n in counts.items()) or "none"
+
+
 def check_splits(rows: pd.DataFrame, rejected: list[Rejected]) -> None:
     """Raise DataError where no row can be used, or a split has none."""
-    reasons = ", ".join(f"{reason} {n:,}" for reason, n in count_by_reason(rejected).items()) or "none"
+    reasons = reasons_in_words(count_by_reason(rejected))
     if rows.empty:
         first = f"; the first: {rejected[0].detail}" if rejected else ""
         words = "; data.labels says what other words mean" if OTHER in {row.reason for row in rejected} else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from causalcxr.data.building import FORMAT, SHARED, build, describe_variables
+from causalcxr.data.building import FORMAT, SHARED, build, describe_variables, reasons_in_words
 from causalcxr.data.cohort import Cohort, Split, open_folder
 from causalcxr.data.config import DataConfig, check_config, expand
 from causalcxr.data.readers.brax import brax_source
@@ -192,7 +192,7 @@ def _build_whole(works: Sequence[WorkingFolder], config: DataConfig, graph: Grap
             f"{sum(kept.values()):,}",
             f"{cohort['read']:,}",
             ", ".join(f"{split} {n:,}" for split, n in kept.items()),
-            ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) or "none",
+            reasons_in_words(rejected),
             work.place / "card.html",
         )
 

@@ -1,4 +1,4 @@
-"""TIFFs whose 0 is white: Pillow inverts those of up to 8 bits, and leaves or can't open the deeper ones."""
+"""What Pillow doesn't see to in a TIFF: a white 0 in more than 8 bits, and pages that are no pictures."""
 
 import struct
 from io import BytesIO
@@ -47,7 +47,7 @@ def black_is_zero(file: BinaryIO, header: TiffHeader) -> BinaryIO:
 
 
 def pictures(file: BinaryIO) -> list[bool]:
-    """Of each page, whether it is a picture of its own: neither a smaller copy nor a mask. None of no TIFF."""
+    """Of each page, whether it is a picture of its own: neither a smaller copy nor a mask. Empty of no TIFF."""
     kinds: list[bool] = []
     seen: set[int] = set()
     try:

@@ -13,9 +13,10 @@ IMAGE_DEFINITION = (
     "of the code length (one draw of the latents). Lower is better; a uniform guess over 256 grey levels takes 8."
 )
 LOSS_DEFINITION = (
-    "The image stage's own loss on held-out images, in bits per pixel and channel: the negative evidence lower "
-    "bound with the KL term weighted by beta, and the baseline's regression if there is one. Fine-tuning is held "
-    "to its mean before, plus a tolerance."
+    "The image stage's own loss on held-out images. Of the mechanism hvae, in bits per pixel and channel: the "
+    "negative evidence lower bound with the KL term weighted by beta, and the baseline's regression if there is "
+    "one. Of the mechanism flow: the squared error of the velocity, by component. Fine-tuning is held to its mean "
+    "before, plus a tolerance."
 )
 ATTRIBUTE_DEFINITION = (
     "Mean log-likelihood of the attribute given its parents, in nats: log-probability of a label, log-density per "

@@ -123,11 +123,11 @@ def draw_contrast(graph: Graph, galleries: Mapping[str, Gallery], row: int, path
     shown = [j for j, batch in enumerate(first.counterfactuals) if _changes(graph, first.factual, batch, row)]
     factual = first.factual[graph.image][row]
     lines = {
-        title: [factual, *(_image(graph, gallery.counterfactuals[j], row) for j in shown)]
+        title: [factual, *(gallery.counterfactuals[j][graph.image][row] for j in shown)]
         for title, gallery in galleries.items()
     }
     if first.exact is not None:
-        lines["exact"] = [factual, *(_image(graph, first.exact[j], row) for j in shown)]
+        lines["exact"] = [factual, *(first.exact[j][graph.image][row] for j in shown)]
     limit = difference_limit(list(lines.values()))
     bands = [band for title, line in lines.items() for band in (Band(title, line), changes_band(line, limit))]
     titles = ["factual", *(_title(graph, first.interventions[j]) for j in shown)]
@@ -160,11 +160,6 @@ def draw_samples(graph: Graph, model: Batch, data: Batch, path: Path) -> None:
             rows = range(start, min(start + SAMPLE_COLUMNS, len(images)))
             bands.append(Band(label, [images[i] for i in rows], [caption(graph, batch, i) for i in rows]))
     save_png(bands_figure(bands), path)
-
-
-def _image(graph: Graph, batch: Batch, row: int) -> Tensor:
-    assert graph.image is not None
-    return batch[graph.image][row]
 
 
 def _describe_row(graph: Graph, batch: Batch, row: int) -> str:

@@ -76,7 +76,7 @@ class FinetuneConfig:
 
     `targets`: none | hard | soft | counterfactual | intervened_only (see finetune.py; none goes on with the image
     stage's own loss). `intervene`: attributes that are intervened on; empty: all with a path to the image.
-    `tolerance`: how far the image stage's loss may rise above its measured mean, bits per dimension.
+    `tolerance`: how far the image stage's loss may rise above its measured mean, by dimension.
     `calibration_rows`: training rows on which that mean is measured. `multiplier_rate`, `damping`: of the Lagrange
     multiplier, per bit per dimension; a high rate winds it up in the warm-up and slows the targets down.
     `multiplier_floor`: what the loss on factual images weighs at least, also far within its bound.

@@ -38,7 +38,7 @@ class _Frozen:
 
 
 class FinetuneObjective(Objective):
-    """The loss of every attribute in nats, and the constraint's term in bits per dimension.
+    """The loss of every attribute in nats, and the constraint's term by dimension.
 
     One pass of the encoder and two of the decoder: the factual one gives the bound and the noise, the other the
     counterfactual. The predictor and the attributes' mechanisms are frozen, and no part of this module.
@@ -55,7 +55,7 @@ class FinetuneObjective(Objective):
         bound: float,
         outputs: OutputModel | None = None,
     ):
-        """`marginals`: the training attributes. `bound`: eps, bits per dimension. `outputs`: for the last mode."""
+        """`marginals`: the training attributes. `bound`: eps, by dimension. `outputs`: for the last mode."""
         super().__init__()
         mechanism = scm.image_mechanism
         self.mechanism, self.image, self.config = mechanism, mechanism.variable.name, config

@@ -137,7 +137,7 @@ def run_finetune(context: Context) -> Facts:
         calibrate_on(predictor, context.val)
     outputs = _fit_outputs(context, predictor) if config.targets == "counterfactual" else None
     bound = measure_bound(scm, context.train, config.calibration_rows, run.config.train.seed)
-    log.info("negative ELBO before fine-tuning: %.4f bits per dimension", bound)
+    log.info("the image stage's loss before fine-tuning: %.4f by dimension", bound)
     marginals = {name: values.to(device) for name, values in train.items()}
     objective = FinetuneObjective(scm, predictor, config, marginals, bound, outputs)
     context.minimise("finetune", objective, run.config.train.finetune)
