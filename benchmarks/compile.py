@@ -44,7 +44,7 @@ def main() -> None:
 def measure(preset: str, rows: int, repeats: int, device: str) -> dict[str, float]:
     """Seconds of the first compiled step, and how many times faster than plain ones the others are."""
     config = load_config([f"preset={preset}"])
-    scm = StructuralCausalModel(load_graph("chest"), config.model.image).to(device)
+    scm = StructuralCausalModel(load_graph("chest"), config.model, config.data.size).to(device)
     batch = scm.sample(rows, seed=0)
     plain = ImageObjective(scm.requires_grad_(True))
     compiled = torch.compile(plain)

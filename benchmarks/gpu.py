@@ -6,7 +6,7 @@
 
 `agreement`: how far images made on the device are from those that the CPU makes of the same noise, in grey
 levels. `training`: a step of the image stage by preset and precision, images a second and peak memory.
-`checkpointing`: what `model.image.checkpoint` saves and costs. `counterfactuals`: eight interventions on one
+`checkpointing`: what `model.hvae.checkpoint` saves and costs. `counterfactuals`: eight interventions on one
 abduction, decoded together. `compile`: the measure of `compile.py`. Each part is written as soon as it is done,
 and none begins after the time is up.
 """
@@ -151,10 +151,10 @@ def _training_step(
 
 
 def _model(preset: str, checkpoint: bool | None = None) -> StructuralCausalModel:
-    config = load_config([f"preset={preset}"]).model.image
-    config = config if checkpoint is None else replace(config, checkpoint=checkpoint)
-    torch.manual_seed(0)
-    return StructuralCausalModel(load_graph("chest"), config)
+    config = load_config([f"preset={preset}"])
+    if checkpoint is not None:
+        config.model.hvae.checkpoint = checkpoint
+    return build_model(config, load_graph("chest"))
 
 
 def _seconds(work: Callable[[], None], device: str) -> float:

@@ -36,7 +36,6 @@ from causalcxr.support.files import write_json
 
 TRAIN, TEST = slice(0, 9000), slice(9000, 9512)
 MODEL = HVAEConfig(
-    size=32,
     stem=2,
     resolutions=[16, 8, 4, 1],
     widths=[32, 64, 96, 128],
@@ -116,7 +115,7 @@ def train(data: dict[str, Tensor], seconds: float, seed: int) -> list[dict[str, 
     """Train for that long; the curve of held-out bits per dimension."""
     torch.manual_seed(seed)
     graph = load_graph("morphomnist")
-    hvae = HVAE(graph["image"], graph.parents("image"), MODEL)
+    hvae = HVAE(graph["image"], graph.parents("image"), MODEL, 32)
     rows = {name: values[TRAIN] for name, values in data.items()}
     hvae.calibrate(rows)
     parameters = list(hvae.parameters())

@@ -155,7 +155,7 @@ def _median_milliseconds(work: Callable[[], Any], repeats: int, before: Callable
 def _training_step() -> Callable[[Any], None]:
     config = load_config(["preset=quickstart"])
     torch.manual_seed(0)
-    scm = StructuralCausalModel(load_graph("chest"), config.model.image, config.model.spline)
+    scm = StructuralCausalModel(load_graph("chest"), config.model, config.data.size)
     objective = ImageObjective(scm)
     optimizer = torch.optim.AdamW(objective.parameters(), foreach=True)
 

@@ -23,11 +23,10 @@ from typing import Any
 import torch
 from cache_read import cache_read
 
-from causalcxr.building import build_predictor, build_severity
+from causalcxr.building import build_model, build_predictor
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
 from causalcxr.interventions import draw_one_each
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.training.config import FinetuneConfig
@@ -117,9 +116,7 @@ def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> d
         noise = image_mechanism.infer(image, batch, draws).noise
         rebuilt = image_mechanism(noise, batch)
         made = image_mechanism(noise, attributes.counterfactual)
-        pair = Pair(
-            inferred.image, made, Causes(attributes.factual), Causes(attributes.counterfactual), attributes
-        )
+        pair = Pair(inferred.image, made, attributes)
         losses = [frozen.targets.losses(pair)[variable.name].mean() for variable in predictor.variables]
         total = torch.stack(losses).sum() + inferred.loss.mean() + 0 * rebuilt.mean()
         total.backward()
@@ -155,11 +152,10 @@ def _finetuning(preset: str, rows: int) -> tuple[FinetuneObjective, dict[str, to
 
 
 def _model(preset: str) -> StructuralCausalModel:
-    config = load_config([f"preset={preset}"])
-    torch.manual_seed(0)
-    graph = load_graph("chest")
-    severity = build_severity(config, graph)
-    return StructuralCausalModel(graph, config.model.image, config.model.spline, severity).requires_grad_(False)
+    config, graph = load_config([f"preset={preset}"]), load_graph("chest")
+    if config.model.image:
+        graph = graph.with_image_mechanism(config.model.image)
+    return build_model(config, graph).requires_grad_(False)
 
 
 def _in_turn(slow: Callable[[], None], fast: Callable[[], None], repeats: int) -> tuple[float, float]:

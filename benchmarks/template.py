@@ -30,17 +30,17 @@ def main() -> None:
     run, scm = open_run(options.run), causalcxr.load(options.run)
     cohort = open_cohort(run.config.data, run.graph)
     test, truth, template = cohort.split("test"), find_truth(cohort), scm.image_mechanism.template
-    if truth is None or template is None:
-        parser.error(f"'{options.run}' is no run of simulated X-rays with model.image.template=true")
+    if truth is None or not template.of:
+        parser.error(f"'{options.run}' is no run of simulated X-rays with parents in model.template.of")
     rows = range(min(options.rows, len(test)))
     abduction = scm.abduct(test.batch(rows), seed=0)
     factual, ids = abduction.factual, test.ids[: len(rows)]
-    image, before = factual["image"], scm.image_mechanism.film_features(factual)
+    image, before = factual["image"], scm.image_mechanism.parent_encoder(factual)
     drawn, results = draw_other_values(run.graph, factual, cohort.split("train").attributes, 0), {}
     for name in run.graph["image"].parents:
         do = {name: drawn[name]}
-        after = scm.image_mechanism.film_features({**factual, **do})
-        moved = template.carry(image, after - before)
+        after = scm.image_mechanism.parent_encoder({**factual, **do})
+        moved = template.carry(image, before, after)
         brighter = template.warp(template(after) - template(before), after)
         answers = {"brightness": image + brighter, "movement": moved, "both": moved + brighter}
         answers["model"] = scm.counterfactual(abduction, do, effect="direct")["image"]

@@ -12,10 +12,7 @@ from omegaconf.errors import ConfigKeyError, ConfigTypeError, OmegaConfBaseExcep
 
 from causalcxr.data.config import DataConfig
 from causalcxr.evaluation.config import EvaluateConfig
-from causalcxr.mechanisms.flow import FlowConfig
-from causalcxr.mechanisms.hvae import HVAEConfig
-from causalcxr.mechanisms.severity import SeverityConfig
-from causalcxr.mechanisms.spline import SplineConfig
+from causalcxr.mechanisms.registry import MechanismsConfig
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.support.bounds import check_bounds, choice
 from causalcxr.support.errors import ConfigError, nearest
@@ -34,13 +31,9 @@ __all__ = [
 
 
 @dataclass
-class ModelConfig:
-    """The mechanisms' hyperparameters."""
+class ModelConfig(MechanismsConfig):
+    """The mechanisms' and the classifiers' settings."""
 
-    spline: SplineConfig = field(default_factory=SplineConfig)
-    image: HVAEConfig = field(default_factory=HVAEConfig)
-    flow: FlowConfig = field(default_factory=FlowConfig)  # of an image whose mechanism is flow
-    severity: SeverityConfig = field(default_factory=SeverityConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # fine-tunes
     evaluator: PredictorConfig = field(  # scores, and is never used in fine-tuning
         default_factory=lambda: PredictorConfig(architecture="resnet", widths=[16, 32, 64, 96])
@@ -70,11 +63,10 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
 
-def load_config(arguments: Iterable[str], trains: bool = True) -> Config:
+def load_config(arguments: Iterable[str]) -> Config:
     """The configuration from `key=value` arguments; `preset=NAME` (or a YAML file) is applied first.
 
-    `base=FOLDER` starts from the configuration of that run, with the stage `finetune` added. Where no model is
-    trained (`trains`), its image size and that of the data may differ.
+    `base=FOLDER` starts from the configuration of that run, with the stage `finetune` added.
     Raises ConfigError, one line that names the key, what came, what was expected and the nearest valid key.
     """
     pairs = [_split_argument(argument) for argument in arguments]
@@ -87,7 +79,7 @@ def load_config(arguments: Iterable[str], trains: bool = True) -> Config:
     config = _merge_pairs(config, [pair for pair in pairs if pair[0] != "preset"])
     if bases and not any(key == "run" for key, _ in pairs):
         config.run = f"{bases[-1]}-{config.finetune.targets}"
-    return _finish(config, trains)
+    return _finish(config)
 
 
 def override_config(config: Config, arguments: Iterable[str]) -> Config:
@@ -184,7 +176,7 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
     return merged
 
 
-def _finish(config: DictConfig, trains: bool = True) -> Config:
+def _finish(config: DictConfig) -> Config:
     try:
         OmegaConf.resolve(config)
         finished = OmegaConf.to_object(config)
@@ -193,9 +185,6 @@ def _finish(config: DictConfig, trains: bool = True) -> Config:
     assert isinstance(finished, Config)
     check_bounds(finished)
     _check_stages(finished.train.stages)
-    if trains and finished.model.image.size != finished.data.size:
-        sizes = f"model.image.size is {finished.model.image.size} but data.size is {finished.data.size}"
-        raise ConfigError(f"{sizes}; set both to the same (the presets hvae32 to hvae192 do)")
     return finished
 
 

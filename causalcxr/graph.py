@@ -5,7 +5,7 @@ A graph is a YAML file; nothing about particular variables is written in Python.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -17,12 +17,8 @@ from causalcxr.support.errors import GraphError, nearest
 
 __all__ = ["Graph", "Variable", "graph_from_dict", "load_graph", "shipped_graphs"]
 
-MECHANISMS = {
-    "binary": ("categorical",),
-    "categorical": ("categorical",),
-    "continuous": ("spline",),
-    "image": ("hvae", "flow"),
-}
+# By kind. An image may name another (mechanisms/registry.py).
+MECHANISMS = {"binary": "categorical", "categorical": "categorical", "continuous": "spline", "image": "hvae"}
 GRAPH_KEYS = ("name", "description", "variables")
 VARIABLE_KEYS = ("kind", "labels", "range", "unit", "channels", "parents", "mechanism", "description")
 KEYS_OF_KIND = {
@@ -112,6 +108,11 @@ class Graph:
         """The graph of the attributes alone; they have no cause outside it."""
         return Graph(self.name, {name: self.variables[name] for name in self.attributes}, self.description)
 
+    def with_image_mechanism(self, name: str) -> "Graph":
+        """The same graph whose image, if it has one, is made by another mechanism."""
+        changed = {v: replace(self[v], mechanism=name) if v == self.image else self[v] for v in self.variables}
+        return Graph(self.name, changed, self.description)
+
     def to_dict(self) -> dict[str, Any]:
         """The plain form that `graph_from_dict` reads, as stored with a run."""
         return {"name": self.name, "description": self.description} | {
@@ -199,9 +200,9 @@ def _parse_variable(name: str, declared: Any) -> Variable:
         raise GraphError(f"{where}: unknown kind '{kind}'; {nearest(str(kind), MECHANISMS)}")
     for key in set(declared) & ({"labels", "range", "unit", "channels"} - KEYS_OF_KIND[kind]):
         raise GraphError(f"{where}: '{key}' does not belong to kind '{kind}'; remove it or change the kind")
-    mechanism = declared.get("mechanism", MECHANISMS[kind][0])
-    if mechanism not in MECHANISMS[kind]:
-        hint = nearest(str(mechanism), MECHANISMS[kind])
+    mechanism = str(declared.get("mechanism", MECHANISMS[kind]))
+    if kind != "image" and mechanism != MECHANISMS[kind]:
+        hint = nearest(mechanism, [MECHANISMS[kind]])
         raise GraphError(f"{where}: unknown mechanism '{mechanism}' for kind '{kind}'; {hint}")
     return Variable(
         name=name,

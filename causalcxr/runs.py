@@ -161,6 +161,8 @@ def plan_run(config: Config) -> Run:
     """
     folder = Path(config.run)
     graph = load_graph(config.graph)
+    if config.model.image:
+        graph = graph.with_image_mechanism(config.model.image)
     if (folder / "config.yaml").exists():
         _refuse_other_config(open_run(folder), config, graph)
     elif config.base:

@@ -10,16 +10,12 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from causalcxr.graph import Graph, Variable
+from causalcxr.graph import Graph
 from causalcxr.interventions import Intervened
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
-from causalcxr.mechanisms.categorical import CategoricalMechanism
-from causalcxr.mechanisms.flow import Flow, FlowConfig
-from causalcxr.mechanisms.hvae import HVAE, HVAEConfig
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import image_to_float
-from causalcxr.mechanisms.severity import Severity
-from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
+from causalcxr.mechanisms.registry import MechanismsConfig, build_mechanism, check_mechanisms
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import GraphError, nearest
 from causalcxr.values import Batch, encode, encode_intervention
@@ -59,18 +55,14 @@ class StructuralCausalModel(LocalPyroModule):
     `pyro.poutine.do` and `pyro.poutine.trace` act on these. Values are in natural units everywhere.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        image: HVAEConfig | FlowConfig | None = None,
-        spline: SplineConfig | None = None,
-        severity: Severity | None = None,
-    ):
+    def __init__(self, graph: Graph, config: MechanismsConfig | None = None, size: int = 64):
+        """`config`: the mechanisms' settings. `size`: side of the image, pixels."""
         super().__init__()
-        self.graph = graph
+        check_mechanisms(graph)
+        self.graph, config = graph, config or MechanismsConfig()
         self.mechanisms = nn.ModuleDict(
             {
-                name: _build_mechanism(variable, graph.parents(name), image, spline, severity)
+                name: build_mechanism(variable, graph.parents(name), config, size)
                 for name, variable in graph.variables.items()
             }
         )
@@ -414,19 +406,3 @@ def _rows(batch: Mapping[str, Any], graph: Graph) -> int:
         ),
         default=1,
     )
-
-
-def _build_mechanism(
-    variable: Variable,
-    parents: tuple[Variable, ...],
-    image: HVAEConfig | FlowConfig | None,
-    spline: SplineConfig | None,
-    severity: Severity | None,
-) -> Mechanism:
-    if variable.mechanism == "categorical":
-        return CategoricalMechanism(variable, parents)
-    if variable.mechanism == "spline":
-        return SplineMechanism(variable, parents, spline)
-    if variable.mechanism == "flow":
-        return Flow(variable, parents, image if isinstance(image, FlowConfig) else FlowConfig())
-    return HVAE(variable, parents, image if isinstance(image, HVAEConfig) else HVAEConfig(), severity)

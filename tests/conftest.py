@@ -8,13 +8,12 @@ import pytest
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 TINY_IMAGE = [
-    "model.image.size=32",
-    "model.image.resolutions=[16,8,4,1]",
-    "model.image.widths=[8,12,16,16]",
-    "model.image.encoder_blocks=[1,1,1,1]",
-    "model.image.decoder_blocks=[1,1,1,1]",
-    "model.image.latents=[1,2,4,4]",
-    "model.image.embedding=8",
+    "model.hvae.resolutions=[16,8,4,1]",
+    "model.hvae.widths=[8,12,16,16]",
+    "model.hvae.encoder_blocks=[1,1,1,1]",
+    "model.hvae.decoder_blocks=[1,1,1,1]",
+    "model.hvae.latents=[1,2,4,4]",
+    "model.hvae.embedding=8",
     "model.predictor.widths=[8,12]",
     "model.evaluator.widths=[8,12]",
 ]

@@ -1,19 +1,16 @@
 """Small models and batches that several tests use."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalcxr.graph import Graph, Variable, load_graph
+from causalcxr.graph import Graph, load_graph
 from causalcxr.mechanisms.flow import FlowConfig
 from causalcxr.mechanisms.hvae import HVAEConfig
-from causalcxr.mechanisms.severity import Severity, SeverityConfig
+from causalcxr.mechanisms.registry import MechanismsConfig
 from causalcxr.scm import StructuralCausalModel
 
-TINY_FLOW = FlowConfig(components=12, width=16, blocks=2, embedding=8, steps=3, t_end=0.2, size=16)
+TINY_FLOW = FlowConfig(components=12, width=16, blocks=2, embedding=8, dropout=0, steps=3, t_end=0.2)
 TINY_IMAGE = HVAEConfig(
-    size=16,
     stem=2,
     resolutions=[8, 4, 1],
     widths=[8, 8, 8],
@@ -22,31 +19,16 @@ TINY_IMAGE = HVAEConfig(
     latents=[2, 2, 4],
     embedding=8,
 )
+SIZE = 16
+TINY = MechanismsConfig(hvae=TINY_IMAGE, flow=TINY_FLOW)
 
 
-class HalfMeans(nn.Module):
-    """Ten times the mean of the left and of the right half of the image, `(B, 2)`."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        middle = image.shape[-1] // 2
-        return 10 * torch.stack(
-            [half.mean(dim=(1, 2, 3)) for half in (image[..., :middle], image[..., middle:])], 1
-        )
-
-
-def halves_severity(parents: Sequence[Variable], noise: float = 0.3, of: Sequence[str] = ()) -> Severity:
-    """Severities whose evidence is known: the brightness of either half."""
-    return Severity(["left", "right"], parents, HalfMeans(), SeverityConfig(of=list(of), noise=noise))
-
-
-def tiny_scm(
-    graph: Graph | str = "chest", seed: int = 0, severity: Severity | None = None
-) -> StructuralCausalModel:
+def tiny_scm(graph: Graph | str = "chest", seed: int = 0) -> StructuralCausalModel:
     """An untrained model whose parameters are all random, so that every edge has an effect."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         graph = load_graph(graph) if isinstance(graph, str) else graph
-        scm = StructuralCausalModel(graph, TINY_IMAGE, severity=severity)
+        scm = StructuralCausalModel(graph, TINY, SIZE)
         with torch.no_grad():
             for parameter in scm.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

@@ -48,7 +48,7 @@ def test_override_leaves_the_original_alone():
     [
         ("train.sed=1", "unknown key 'train.sed' on the command line; did you mean 'train.seed'?"),
         ("trian.seed=1", "unknown key 'trian' on the command line; did you mean 'train'?"),
-        ("model.image.widht=1", "unknown key 'model.image.widht'"),
+        ("model.hvae.widht=1", "unknown key 'model.hvae.widht'"),
         (
             "train.seed=one",
             "'train.seed' on the command line is 'one'; expected a whole number such as train.seed=0",
@@ -61,13 +61,13 @@ def test_override_leaves_the_original_alone():
         ("train.image.beta1=1", "'train.image.beta1' is 1.0; expected a number in [0, 1)"),
         ("train.image.learning_rate=nan", "'train.image.learning_rate' is nan; expected a number above 0"),
         ("train.image.learning_rate=inf", "'train.image.learning_rate' is inf; expected a number above 0"),
-        ("model.image.beta=-1", "'model.image.beta' is -1.0; expected a number of at least 0"),
-        ("model.image.stem=0", "'model.image.stem' is 0; expected a number of at least 1"),
+        ("model.hvae.beta=-1", "'model.hvae.beta' is -1.0; expected a number of at least 0"),
+        ("model.hvae.stem=0", "'model.hvae.stem' is 0; expected a number of at least 1"),
         (
-            "model.image.widths=[]",
-            "'model.image.widths' is []; expected a list of at least one entry, each a number",
+            "model.hvae.widths=[]",
+            "'model.hvae.widths' is []; expected a list of at least one entry, each a number",
         ),
-        ("model.severity.price=-1", "'model.severity.price' is -1.0; expected a number of at least 0"),
+        ("model.flow.t_end=1", "'model.flow.t_end' is 1.0; expected a number in [0, 1)"),
         ("model.spline.bins=1", "'model.spline.bins' is 1; expected a number of at least 2"),
         ("evaluate.draws=0", "'evaluate.draws' is 0; expected a number of at least 1"),
         ("data.test_fraction=1", "'data.test_fraction' is 1.0; expected a number in (0, 1)"),
@@ -81,7 +81,6 @@ def test_override_leaves_the_original_alone():
         ),
         ("data.columns=[1", "the value is not valid YAML"),
         ("seed", "argument 'seed': expected key=value, for example train.seed=1"),
-        ("model.image.size=128", "model.image.size is 128 but data.size is 64"),
     ],
 )
 def test_mistakes_are_one_clear_line(argument, expected):
@@ -105,7 +104,7 @@ def test_broken_preset_files_are_refused(tmp_path):
 )
 def test_network_presets_build_and_have_the_stated_size(preset, millions, finest_latent):
     config = load_config([f"preset={preset}"])
-    scm = StructuralCausalModel(load_graph("chest"), config.model.image)
+    scm = StructuralCausalModel(load_graph("chest"), config.model, config.data.size)
     mechanism = scm.mechanism("image")
     assert millions[0] < sum(p.numel() for p in mechanism.parameters()) / 1e6 < millions[1]
     noise = mechanism.sample_noise(1, Draws(0))
@@ -129,7 +128,7 @@ def test_a_preset_that_includes_itself_is_refused(tmp_path, monkeypatch):
             "'data.columns' on the command line is '.*'; expected keys such as data.columns.name=",
         ),
         ("train.stages={a: b}", "'train.stages' on the command line is '{'a': 'b'}'; expected a list such as"),
-        ("model.image.widths=[[1]]", "'model.image.widths' is .*; expected a list"),
+        ("model.hvae.widths=[[1]]", "'model.hvae.widths' is .*; expected a list"),
         ("prest=quickstart", "unknown key 'prest' on the command line; did you mean 'preset'"),
     ],
 )

@@ -8,7 +8,7 @@ For each seed (of the simulated subjects and of everything that is trained): tra
 fine-tune the model with each kind of targets, measure all on the same test subjects by the same evaluator, which
 never took part. Killed, the same command goes on. Writes results.json, contrast.png and gallery.png beside this
 file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps;
-`severity` is `counterfactual` for a model that is trained with severities of the finding. With `--modes`,
+`flow` is `counterfactual` for a model whose image is made by a flow. With `--modes`,
 `hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, under which the
 likelihood is held.
 """
@@ -45,13 +45,17 @@ VARIANTS = {
     "none": ["finetune.targets=none"],
     **{mode: [f"finetune.targets={mode}", *PUBLISHED] for mode in ("hard", "soft", "intervened_only")},
     "counterfactual": ["finetune.targets=counterfactual"],
-    "severity": ["finetune.targets=counterfactual"],
+    "flow": ["finetune.targets=counterfactual"],
     **{f"{mode}_held": [f"finetune.targets={mode}"] for mode in ("hard", "soft")},
 }
-# Ways that start from a model of their own, with as many steps: what is other about that model. It has no latents
-# at the two finest resolutions; the other model's are there, but stay unused (their KL term is 0 in every seed).
-MODELS = {"severity": ["model.severity.of=[finding]", "model.image.latents=[0,0,16,32]"]}
-MODES = ("none", "hard", "soft", "counterfactual", "severity", "intervened_only")
+# Ways that start from a model of their own, with as many steps: what is other about that model.
+MODELS = {
+    "flow": [
+        *("model.image=flow", "model.template.of=[sex,race,age]", "train.image.batch_size=256"),
+        *("train.image.learning_rate=1e-3", "train.image.clip_norm=1", "train.image.ema_decay=0.998"),
+    ]
+}
+MODES = ("none", "hard", "soft", "counterfactual", "flow", "intervened_only")
 log = logging.getLogger("causalcxr.benchmark")
 # Two-sided 95 % quantile of Student's t by the number of seeds.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}

@@ -35,7 +35,7 @@ def open_attributes(graph: str, cohort: Sequence[str]) -> tuple[Cohort, Config]:
     """
     attributes, rejected = load_graph(graph).without_image(), {}
     named = "=" not in cohort[0]
-    config = load_config(cohort[1:] if named else cohort, trains=False)
+    config = load_config(cohort[1:] if named else cohort)
     config.data.columns.pop("path", None)  # of the image
     check_config(config.data)
     if not named and config.data.prepared:

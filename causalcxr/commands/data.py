@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,7 @@ def prepare_cohort(
     for setting in settings:
         if key := GIVEN.get(setting.partition("=")[0]):
             raise ConfigError(f"data prepare: '{setting}' has no place here; it is given by {key}")
-    config = load_config(settings, trains=False)
+    config = load_config(settings)
     config.data.source, config.data.root = source, root
     folders = prepare_into(out, config.data, load_graph(config.graph), sizes)
     return [(folder, _train_command(config, settings, out, int(folder.name))) for folder in folders]
@@ -72,11 +71,11 @@ def _train_command(config: "Config", settings: Sequence[str], out: str, size: in
 
     words = [word for word in settings if word.partition("=")[0] in ("preset", "graph")]
     remark = ""
-    if config.model.image.size != size or not any(word.startswith("preset=") for word in words):
+    if config.data.size != size or not any(word.startswith("preset=") for word in words):
         if f"hvae{size}" in shipped_presets():
             words.append(f"preset=hvae{size}")
         else:
-            words += [f"data.size={size}", f"model.image.size={size}"]
+            words.append(f"data.size={size}")
             remark = _unfit(config, size)
     words += [f"data.prepared={out}", f"run=runs/{Path(out).name}-{size}"]
     return shlex.join(["causalcxr", "train", *words]) + remark
@@ -87,7 +86,7 @@ def _unfit(config: "Config", size: int) -> str:
     from causalcxr.mechanisms.hvae_network import check_config
 
     try:
-        check_config(replace(config.model.image, size=size))
+        check_config(config.model.hvae, size)
     except ConfigError as error:
         return f"    # and, since {error}"
     return ""

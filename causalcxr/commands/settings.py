@@ -19,8 +19,9 @@ FILES = (
     "evaluation/config.py",
     "mechanisms/flow.py",
     "mechanisms/hvae_network.py",
-    "mechanisms/severity.py",
+    "mechanisms/registry.py",
     "mechanisms/spline.py",
+    "mechanisms/template.py",
     "predictors/networks.py",
 )
 

@@ -1,15 +1,13 @@
 """Rows to train on, whatever they hold: something with a length that gives a batch for any row numbers."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from causalcxr.values import Batch
-
-__all__ = ["Indices", "Observed", "ObservedRows", "Rows", "Table"]
+__all__ = ["Indices", "Rows", "Table"]
 
 Indices = Tensor | np.ndarray | Sequence[int]
 
@@ -48,28 +46,3 @@ class Table:
 
     def subset(self, indices: Indices) -> "Table":
         return Table(self.batch(indices))
-
-
-class Observed(NamedTuple):
-    """A batch, and the evidence `(B, K)` of its severities, which was observed once for all rows."""
-
-    batch: Batch
-    evidence: Tensor
-
-
-class ObservedRows:
-    """The rows of a split with their evidence `(N, K)`."""
-
-    def __init__(self, rows: Rows, evidence: Tensor):
-        assert len(rows) == len(evidence)
-        self.rows, self.evidence = rows, evidence
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, indices: Indices) -> Observed:
-        """The batch of these rows with its evidence."""
-        return Observed(self.rows.batch(indices), self.evidence[np.asarray(indices)])
-
-    def subset(self, indices: Indices) -> "ObservedRows":
-        return ObservedRows(self.rows.subset(indices), self.evidence[np.asarray(indices)])

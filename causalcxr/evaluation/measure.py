@@ -20,7 +20,6 @@ from causalcxr.metrics.summary import describe_intervals, summarise
 from causalcxr.metrics.targets import measure_trials
 from causalcxr.metrics.truth import Truth
 from causalcxr.predictors.calibration import Reliability, predict_split, reliability
-from causalcxr.predictors.evidence import Evidence
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.randomness import Draws, seed_of
 from causalcxr.report.gallery import Gallery, choose_rows, make_gallery
@@ -55,10 +54,10 @@ class EvaluatedModel:
     def __post_init__(self) -> None:
         if self.evaluator is None:
             return
-        if self.evaluator.fingerprint() in self._teachers():
+        if self.evaluator.fingerprint() == self.run.finetuned().get("predictor"):
             raise RunError(
-                f"run '{self.run.folder}' was fine-tuned with this very predictor, or made its severities with "
-                "it, and it would praise what it taught; score with another one (the run's evaluator.safetensors)"
+                f"run '{self.run.folder}' was fine-tuned with this very predictor, and it would praise what it "
+                "taught; score with another one (the run's evaluator.safetensors)"
             )
         missing = [name for name in self.run.graph.attributes if name not in self.evaluator.index]
         if missing:
@@ -66,13 +65,6 @@ class EvaluatedModel:
                 f"evaluator: expected one that predicts every attribute of graph '{self.run.graph.name}', "
                 f"got one without {', '.join(missing)}"
             )
-
-    def _teachers(self) -> set[str]:
-        """Fingerprints of the predictors that the image's mechanism has learnt from."""
-        severity = self.scm.image_mechanism.severity if self.run.graph.image else None
-        evidence = severity.evidence if severity else None
-        asked = {evidence.predictor.fingerprint()} if isinstance(evidence, Evidence) else set()
-        return asked | {self.run.finetuned().get("predictor", "")}
 
     @property
     def has_image(self) -> bool:

@@ -6,14 +6,14 @@ from causalcxr.mechanisms.flow import Flow, FlowConfig, FlowNoise
 from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig, HVAENoise
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import bits_per_dimension, discretised_gaussian_log_prob
-from causalcxr.mechanisms.severity import Causes, Severity, SeverityConfig
+from causalcxr.mechanisms.registry import IMAGE_MECHANISMS, MechanismsConfig
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
-from causalcxr.mechanisms.template import Template
+from causalcxr.mechanisms.template import Template, TemplateConfig
 
 __all__ = [
     "HVAE",
+    "IMAGE_MECHANISMS",
     "CategoricalMechanism",
-    "Causes",
     "Elbo",
     "Flow",
     "FlowConfig",
@@ -24,12 +24,12 @@ __all__ = [
     "ImageNoise",
     "Inferred",
     "Mechanism",
+    "MechanismsConfig",
     "ParentEncoder",
-    "Severity",
-    "SeverityConfig",
     "SplineConfig",
     "SplineMechanism",
     "Template",
+    "TemplateConfig",
     "bits_per_dimension",
     "discretised_gaussian_log_prob",
     "gumbel_posterior",

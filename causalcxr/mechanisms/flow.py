@@ -9,11 +9,11 @@ still something of the image in it; prediction solves it forwards again under ot
 What components and solver lose is the residual `e`, which is kept, so a null intervention gives the image back.
 
 `compose` adds what the coordinates make to the image that the parents alone predict, and moves the sum to where
-the parents have it (`template.py`).
+the parents have it (`template.py`). The residual is carried along with them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,11 +24,9 @@ from causalcxr.mechanisms.flow_network import Velocity, integrate
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, ObservedImages
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.principal import PrincipalComponents
-from causalcxr.mechanisms.severity import Causes
-from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
 from causalcxr.support.bounds import bounded
-from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.support.errors import ConfigError
 from causalcxr.values import Batch
 
 __all__ = ["Flow", "FlowConfig", "FlowInferred", "FlowNoise"]
@@ -41,9 +39,8 @@ class FlowConfig:
     """Sizes and shape of the flow.
 
     `components`: principal components that it lives in. `whiten`: how far their spreads are evened out, 0 to 1.
-    `width`, `blocks`, `embedding`: of the velocity's network. `steps`: of the solver, each way. `t_end`: the time
-    at which abduction stops; 0 is noise, 1 the image itself. `template`: parents that move the image and change
-    its brightness smoothly, which is solved for; empty: none. `size`: side of the image, from `data.size`.
+    `width`, `blocks`, `embedding`, `dropout`: of the velocity's network. `steps`: of the solver, each
+    way. `t_end`: the time at which abduction stops; 0 is noise, 1 the image itself.
     """
 
     components: int = bounded(256, least=1)
@@ -51,10 +48,9 @@ class FlowConfig:
     width: int = bounded(512, least=1)
     blocks: int = bounded(4, least=1)
     embedding: int = bounded(128, least=1)
+    dropout: float = bounded(0.1, least=0, below=1)
     steps: int = bounded(4, least=1)
     t_end: float = bounded(0.1, least=0, below=1)
-    template: list[str] = field(default_factory=list)
-    size: int = bounded(64, least=1)
 
 
 @dataclass(frozen=True)
@@ -129,40 +125,40 @@ class Flow(ImageMechanism):
 
     pixel_noise = ("kept", "off")
     draws_noise = False
-    in_template: Tensor
+    loss_unit = "squared error of the velocity"
+    config: FlowConfig
 
-    def __init__(self, variable: Variable, parents: Sequence[Variable], config: FlowConfig):
-        super().__init__(variable, parents, config.size)
-        self.config = config
-        features, names = self.parent_encoder.width, [parent.name for parent in parents]
-        for name in config.template:
-            if name not in names:
-                raise ConfigError(
-                    f"model.flow.template has '{name}', no parent of the image; {nearest(name, names)}"
-                )
+    def __init__(
+        self,
+        variable: Variable,
+        parents: Sequence[Variable],
+        config: FlowConfig | None = None,
+        size: int = 64,
+        template: Sequence[str] = (),
+    ):
+        config = config or FlowConfig()
+        super().__init__(variable, parents, config, size, template)
         if config.components > (pixels := self.event_shape.numel()):
             raise ConfigError(
                 f"model.flow.components is {config.components}; expected at most {pixels}, the pixels"
             )
-        self.template = Template(features, *self.event_shape[:2]) if config.template else None
-        in_template = self.parent_encoder.columns_of(config.template)
-        self.register_buffer("in_template", in_template, persistent=False)
         self.components = PrincipalComponents(config.components, self.event_shape, config.whiten)
-        self.velocity = Velocity(config.components, features, config.width, config.blocks, config.embedding)
+        self.velocity = Velocity(
+            config.components,
+            self.parent_encoder.width,
+            config.width,
+            config.blocks,
+            config.embedding,
+            config.dropout,
+        )
 
     def prepare(self, rows: ObservedImages) -> None:
         """Solve for the template, and for the principal components of what it leaves."""
-
-        def read() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for image, parents, _ in rows():
-                features = self.parent_encoder(parents)
-                yield features * self.in_template, features * ~self.in_template, image
+        super().prepare(rows)
 
         def residuals() -> Iterable[Tensor]:
-            return (self._residual(image, self.parent_encoder(parents)) for image, parents, _ in rows())
+            return (self._residual(image, self.parent_encoder(parents)) for image, parents in rows())
 
-        if self.template is not None:
-            self.template.fit(read)
         self.components.fit(residuals)
 
     def sample_noise(self, n: int, draws: Draws | None = None) -> FlowNoise:
@@ -172,11 +168,11 @@ class Flow(ImageMechanism):
         residual = draws.normal(n, *self.event_shape, dtype=self._dtype)
         return FlowNoise(latent, residual * self.components.lost.view(self.event_shape), 0.0)
 
-    def make(self, noise: ImageNoise, causes: Causes) -> Tensor:
+    def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         assert isinstance(noise, FlowNoise)
-        features, residual = self.parent_encoder(causes.parents), noise.residual
-        if self.template is not None and noise.features is not None:
-            residual = self.template.carry(residual, (features - noise.features) * self.in_template)
+        features, residual = self.parent_encoder(parents), noise.residual
+        if noise.features is not None:
+            residual = self.template.carry(residual, noise.features, features)
         return (self.compose(noise, features) + residual).clamp(0, 1)
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> FlowInferred:
@@ -190,22 +186,27 @@ class Flow(ImageMechanism):
         value: Tensor,
         parents: Batch,
         draws: Draws,
-        evidence: Tensor | None = None,
         kl_share: Tensor | float = 1.0,
     ) -> Tensor:
         """Squared error of the velocity at one time a row, `(B,)`, by component."""
         found = self.infer(value, parents, draws)
-        return self.matching_loss(found.coordinates, found.features, draws)
+        return self.matching_loss(found.coordinates, found.features, draws, dropout=self.training)
 
     def matching_loss(
-        self, coordinates: Tensor, features: Tensor, draws: Draws, stratum: tuple[int, int] = (0, 1)
+        self,
+        coordinates: Tensor,
+        features: Tensor,
+        draws: Draws,
+        stratum: tuple[int, int] = (0, 1),
+        dropout: bool = False,
     ) -> Tensor:
         """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by component, at a time in stratum i of n, `x_0` being noise."""
         i, n = stratum
         t = (i + draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0]) / n
         noise = draws.normal(*coordinates.shape, dtype=coordinates.dtype)
         between = torch.lerp(noise, coordinates, t[:, None])
-        return (self.velocity(between, t, features) - (coordinates - noise)).square().mean(dim=1)
+        velocity = self.velocity(between, t, features, draws if dropout else None)
+        return (velocity - (coordinates - noise)).square().mean(dim=1)
 
     def velocity_of(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """`(x, t)` to the velocity under parents with these features."""
@@ -214,10 +215,8 @@ class Flow(ImageMechanism):
     def compose(self, noise: FlowNoise, features: Tensor) -> Tensor:
         """The image `(B, C, H, W)` without its residual, not clipped, under parents with these features."""
         end = integrate(self.velocity_of(features), noise.latent, noise.start, 1.0, self.config.steps)
-        image, moving = self.components.decode(end), features * self.in_template
-        return image if self.template is None else self.template.warp(self.template(moving) + image, moving)
+        return self.template.warp(self.template(features) + self.components.decode(end), features)
 
     def _residual(self, image: Tensor, features: Tensor) -> Tensor:
         """What the template leaves of an image, where the average person has it."""
-        moving = features * self.in_template
-        return image if self.template is None else self.template.unwarp(image, moving) - self.template(moving)
+        return self.template.unwarp(image, features) - self.template(features)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalcxr.randomness import Draws
+
 __all__ = ["Velocity", "integrate"]
 
 _FREQUENCIES, _HIGHEST = 16, 50.0  # of the features that describe the time
@@ -16,46 +18,52 @@ _FREQUENCIES, _HIGHEST = 16, 50.0  # of the features that describe the time
 class Velocity(nn.Module):
     """`v(x, t, features)` `(B, k)`: residual blocks whose norms are modulated by time and features.
 
-    It starts as the zero velocity. Source of the modulation: Peebles and Xie 2023 (arXiv:2212.09748).
+    It starts as the zero velocity. With `draws`, hidden units are dropped out by them.
+    Source of the modulation: Peebles and Xie 2023 (arXiv:2212.09748).
     """
 
     frequencies: Tensor
 
-    def __init__(self, dimensions: int, features: int, width: int, blocks: int, embedding: int):
+    def __init__(self, dimensions: int, features: int, width: int, blocks: int, embedding: int, dropout: float):
         super().__init__()
         frequencies = torch.logspace(0, math.log10(_HIGHEST), _FREQUENCIES)
         self.register_buffer("frequencies", frequencies, persistent=False)
         first = nn.Linear(2 * _FREQUENCIES + features, embedding)
         self.embed = nn.Sequential(first, nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.enter = nn.Linear(dimensions, width)
-        self.blocks = nn.ModuleList(_Block(width, embedding) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_Block(width, embedding, dropout) for _ in range(blocks))
         self.leave, self.shift = nn.Linear(width, dimensions), nn.Linear(embedding, dimensions)
         for layer in (self.leave, self.shift):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, t: Tensor, features: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, features: Tensor, draws: Draws | None = None) -> Tensor:
         angles = t[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angles.sin(), angles.cos(), features], dim=1))
         hidden = self.enter(x)
         for block in self.blocks:
-            hidden = block(hidden, embedding)
+            hidden = block(hidden, embedding, draws)
         return (self.leave(F.silu(hidden)) + self.shift(embedding)).to(x.dtype)  # under autocast it would be half
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, embedding: int):
+    def __init__(self, width: int, embedding: int, dropout: float):
         super().__init__()
+        self.dropout = dropout
         self.modulation = nn.Linear(embedding, 3 * width)
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         for layer in (self.modulation, self.outer):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, embedding: Tensor, draws: Draws | None) -> Tensor:
         scale, shift, gain = self.modulation(embedding).chunk(3, dim=1)
         inner = F.layer_norm(hidden, hidden.shape[-1:]) * (1 + scale) + shift
-        return hidden + (1 + gain) * self.outer(F.silu(self.inner(inner)))
+        inner = F.silu(self.inner(inner))
+        if draws is not None and self.dropout:
+            kept = self.dropout <= draws.uniform(inner.shape[1], len(inner)).T
+            inner = inner * kept / (1 - self.dropout)
+        return hidden + (1 + gain) * self.outer(inner)
 
 
 def integrate(

@@ -19,19 +19,14 @@ from causalcxr.support.bounds import bounded, bounded_list, check_bounds
 from causalcxr.support.errors import ConfigError
 
 __all__ = [
-    "HEAD_GAIN",
     "Baseline",
     "Decoder",
     "Encoder",
     "HVAEConfig",
     "Posterior",
     "Prior",
-    "bounded_scale",
     "check_config",
     "embedding_network",
-    "from_embedding",
-    "modulate",
-    "scale_logit",
 ]
 
 _LOG_SCALE_LIMIT = 5.0  # a latent's log-scale stays within +-5, so that the KL is finite from the first step
@@ -42,25 +37,23 @@ _LARGEST_SCALE = 0.5  # of a pixel; nothing in [0, 1] spreads wider
 # do(parent) then moves the image half the way.
 _EMBEDDING_GAIN, _MODULATION_GAIN = 1.5, 0.3
 _BASELINE_SIDE = 16  # at most; the baseline is a mean over many people and has no fine detail
-HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
+_HEAD_GAIN = 0.3  # of a convolution that makes statistics, before training: distributions start close together
 
 
 @dataclass
 class HVAEConfig:
     """Size and shape of the network. Lists run from the finest resolution to the coarsest.
 
-    `size`: side of the square image, pixels. `stem`: side of the pixel block that is folded into channels.
-    `resolutions`: sides of the feature maps; the first is `size / stem`, each a multiple of the next. `widths`:
-    channels at each. `encoder_blocks`, `decoder_blocks`: residual blocks at each; every decoder block is a layer
-    of the hierarchy with `latents` channels of its own (0: no latent there). `embedding`: width of the parents'
-    embedding. `beta`: weight of the KL term in the training loss (1: the evidence lower bound). `scale_floor`:
-    smallest pixel scale, in [0, 1] units. `baseline`: start from the image that the parents alone predict; for
-    images that lie on top of each other, such as X-rays, and not for digits. `template`: solve for that image in
-    closed form instead of training it, and let the parents move what it shows. `checkpoint`: recompute activations
-    in the backward pass, for large images on a GPU.
+    `stem`: side of the pixel block that is folded into channels. `resolutions`: sides of the feature maps; the
+    first is `data.size / stem`, each a multiple of the next. `widths`: channels at each. `encoder_blocks`,
+    `decoder_blocks`: residual blocks at each; every decoder block is a layer of the hierarchy with `latents`
+    channels of its own (0: no latent there). `embedding`: width of the parents' embedding. `beta`: weight of the
+    KL term in the training loss (1: the evidence lower bound). `scale_floor`: smallest pixel scale, in [0, 1]
+    units. `baseline`: start from the image that the parents alone predict; for images that lie on top of each
+    other, such as X-rays, and not for digits; a template takes its place. `checkpoint`: recompute activations in
+    the backward pass, for large images on a GPU.
     """
 
-    size: int = bounded(64, least=1)
     stem: int = bounded(2, least=1)
     resolutions: list[int] = bounded_list([32, 16, 8, 4, 1], least=1)
     widths: list[int] = bounded_list([32, 48, 64, 96, 128], least=1)
@@ -71,7 +64,6 @@ class HVAEConfig:
     beta: float = bounded(1.0, least=0)
     scale_floor: float = bounded(0.0005, above=0)
     baseline: bool = True
-    template: bool = False
     checkpoint: bool = False
 
 
@@ -85,17 +77,14 @@ def embedding_network(width: int, embedding: int) -> nn.Module:
 
 
 class Baseline(nn.Module):
-    """The image that the parents alone predict, `(B, channels, size, size)`: smooth, from a coarse grid.
+    """The image that the parents alone predict, `(B, channels, size, size)`: smooth, from a coarse grid."""
 
-    `start`: its value before training.
-    """
-
-    def __init__(self, config: HVAEConfig, channels: int, start: float = 0.5):
+    def __init__(self, config: HVAEConfig, channels: int):
         super().__init__()
         side = max([side for side in config.resolutions if side <= _BASELINE_SIDE], default=1)
-        self.grid, self.size = (channels, side, side), config.size
-        self.project = from_embedding(config.embedding, channels * side**2)
-        nn.init.constant_(self.project.bias, start)
+        self.grid, self.size = (channels, side, side), config.resolutions[0] * config.stem
+        self.project = _from_embedding(config.embedding, channels * side**2)
+        nn.init.constant_(self.project.bias, 0.5)
 
     def forward(self, embedding: Tensor) -> Tensor:
         grid = self.project(embedding).view(-1, *self.grid)
@@ -111,10 +100,10 @@ class _Block(nn.Module):
         super().__init__()
         self.inner = _conv(width, width, resolution)
         self.outer = nn.Conv2d(width, width, 1)
-        self.modulation = from_embedding(embedding, 2 * width) if embedding else None
+        self.modulation = _from_embedding(embedding, 2 * width) if embedding else None
 
     def forward(self, hidden: Tensor, embedding: Tensor | None = None) -> Tensor:
-        inner = modulate(self.inner(F.silu(hidden)), self.modulation, embedding)
+        inner = _modulate(self.inner(F.silu(hidden)), self.modulation, embedding)
         return hidden + self.outer(F.silu(inner))
 
 
@@ -169,11 +158,11 @@ class _PosteriorHead(nn.Module):
     def __init__(self, layer: "_Layer", embedding: int):
         super().__init__()
         self.inner = _conv(layer.width, layer.width, layer.side)
-        self.modulation = from_embedding(embedding, 2 * layer.width)
+        self.modulation = _from_embedding(embedding, 2 * layer.width)
         self.outer = nn.Conv2d(layer.width, 2 * layer.latents, 1)
 
     def forward(self, joint: Tensor, embedding: Tensor) -> Tensor:
-        return self.outer(F.silu(modulate(self.inner(F.silu(joint)), self.modulation, embedding)))
+        return self.outer(F.silu(_modulate(self.inner(F.silu(joint)), self.modulation, embedding)))
 
 
 class Prior(nn.Module):
@@ -204,7 +193,7 @@ class _PriorStep(nn.Module):
         self.up = _up(before, after)
         self.block = _Block(after.width, after.side)
         self.head = nn.Conv2d(after.width, 2 * after.latents, 1)
-        _scale_weight(self.head, HEAD_GAIN)
+        _scale_weight(self.head, _HEAD_GAIN)
 
     def forward(self, previous: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         injected = self.inject(previous)
@@ -215,32 +204,32 @@ class _PriorStep(nn.Module):
 class Decoder(nn.Module):
     """Latents and parents to the mean and the scale of every pixel."""
 
-    def __init__(self, config: HVAEConfig, channels: int):
+    def __init__(self, config: HVAEConfig, channels: int, has_baseline: bool):
         super().__init__()
         layers = _layers(config)
         self.recompute, self.unfold, self.floor = config.checkpoint, config.stem, config.scale_floor
         self.stochastic = [bool(layer.latents) for layer in layers]
-        self.first = from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
+        self.first = _from_embedding(config.embedding, layers[0].width * layers[0].side ** 2)
         self.first_shape = (layers[0].width, layers[0].side, layers[0].side)
         self.enter = len(layers) - config.decoder_blocks[0]  # the first layer at the finest resolution
-        if config.baseline or config.template:
+        if has_baseline:
             self.from_baseline = nn.Conv2d(channels * config.stem**2, layers[-1].width, 1)
         self.inject = nn.ModuleList(nn.Conv2d(a.latents, a.width, 1) for a in layers if a.latents)
         self.blocks = nn.ModuleList(_Block(a.width, a.side, config.embedding) for a in layers)
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(layers))
         last = layers[-1]
-        self.modulation = from_embedding(config.embedding, 2 * last.width)
+        self.modulation = _from_embedding(config.embedding, 2 * last.width)
         self.head = nn.Conv2d(last.width, 2 * channels * config.stem**2, 1)
         with torch.no_grad():
             assert self.head.bias is not None
-            self.head.weight.mul_(HEAD_GAIN)
+            self.head.weight.mul_(_HEAD_GAIN)
             self.head.bias.zero_()
-            self.head.bias[channels * config.stem**2 :] = scale_logit(_INITIAL_SCALE)
+            self.head.bias[channels * config.stem**2 :] = _scale_logit(_INITIAL_SCALE)
 
     def forward(
         self, embedding: Tensor, baseline: Tensor | None, latent: Callable[[int, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and scale `(B, C, H, W)`, and the finest feature map that they are made of.
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and scale `(B, C, H, W)`.
 
         `latent(layer, hidden)` gives each layer's latent when it is reached.
         """
@@ -255,11 +244,11 @@ class Decoder(nn.Module):
                 hidden = hidden + self.inject[drawn](latent(drawn, hidden))
                 drawn += 1
             hidden = _run(block, self.recompute, hidden, embedding)
-        pixels = self.head(F.silu(modulate(hidden, self.modulation, embedding)))
+        pixels = self.head(F.silu(_modulate(hidden, self.modulation, embedding)))
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
             loc, scale = F.pixel_shuffle(pixels, self.unfold).chunk(2, dim=1)
-            return loc if baseline is None else baseline + loc, self.floor + bounded_scale(scale), hidden
+            return loc if baseline is None else baseline + loc, self.floor + _bounded_scale(scale)
 
 
 @dataclass(frozen=True)
@@ -301,24 +290,24 @@ def _up(before: _Layer, after: _Layer) -> nn.Module:
     return nn.Sequential(nn.Conv2d(before.width, after.width * ratio**2, 1), nn.PixelShuffle(ratio))
 
 
-def from_embedding(embedding: int, channels: int) -> nn.Linear:
+def _from_embedding(embedding: int, channels: int) -> nn.Linear:
     layer = nn.Linear(embedding, channels)
     nn.init.normal_(layer.weight, std=_MODULATION_GAIN / math.sqrt(embedding))
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def bounded_scale(logit: Tensor) -> Tensor:
+def _bounded_scale(logit: Tensor) -> Tensor:
     """The scale of pixels: positive, and not so large that an unusual latent would give noise alone."""
     return _LARGEST_SCALE * torch.sigmoid(logit)
 
 
-def scale_logit(scale: float) -> float:
-    """What `bounded_scale` turns into a scale."""
+def _scale_logit(scale: float) -> float:
+    """What `_bounded_scale` turns into a scale."""
     return math.log(scale / (_LARGEST_SCALE - scale))
 
 
-def modulate(hidden: Tensor, modulation: nn.Module | None, embedding: Tensor | None) -> Tensor:
+def _modulate(hidden: Tensor, modulation: nn.Module | None, embedding: Tensor | None) -> Tensor:
     """`hidden * (1 + scale) + shift` per channel, both linear in the parents' embedding."""
     if modulation is None:
         return hidden
@@ -343,19 +332,21 @@ def _scale_weight(conv: nn.Conv2d, gain: float) -> None:
         conv.weight.mul_(gain)
 
 
-def check_config(config: HVAEConfig) -> None:
+def check_config(config: HVAEConfig, size: int) -> None:
     """Refuse impossible values, and lists that do not fit one another or the image's size."""
-    check_bounds(config, "image.")
+    check_bounds(config, "model.hvae.")
     sides = list(config.resolutions)
     for key in ("widths", "encoder_blocks", "decoder_blocks", "latents"):
         if len(getattr(config, key)) != len(sides):
             got = len(getattr(config, key))
-            raise ConfigError(f"image.{key}: {got} entries, expected {len(sides)}, one per entry of resolutions")
-    if sides[0] * config.stem != config.size:
-        expected = config.size / config.stem
-        raise ConfigError(f"image.resolutions: starts with {sides[0]}, expected size / stem = {expected:g}")
+            raise ConfigError(f"model.hvae.{key}: {got} entries, expected {len(sides)}, one per resolution")
+    if sides[0] * config.stem != size:
+        raise ConfigError(
+            f"model.hvae.resolutions: starts with {sides[0]}, expected data.size / stem = {size / config.stem:g}; "
+            f"the presets hvae32 to hvae192 fit theirs"
+        )
     for fine, coarse in pairwise(sides):
         if coarse < 1 or fine % coarse or fine == coarse:
-            raise ConfigError(f"image.resolutions: {fine} is no proper multiple of the next entry, {coarse}")
+            raise ConfigError(f"model.hvae.resolutions: {fine} is no proper multiple of the next entry, {coarse}")
     if not any(config.latents):
-        raise ConfigError("image.latents: all 0, expected at least one above 0")
+        raise ConfigError("model.hvae.latents: all 0, expected at least one above 0")

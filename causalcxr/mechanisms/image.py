@@ -1,27 +1,28 @@
 """What every image mechanism offers. The rest of the code asks for nothing else of one.
 
 An image mechanism **infers**: from images and their parents, in one pass, the noise, the training loss, a bound of
-the likelihood if it has one, and the image that the noise determines. It **makes** images from noise and causes.
+the likelihood if it has one, and the image that the noise determines. Called, it makes images from noise and
+parents.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
-from causalcxr.mechanisms.severity import Causes, Severity
+from causalcxr.mechanisms.template import Template
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import DataError, GraphError
 from causalcxr.values import Batch
 
 __all__ = ["ImageMechanism", "ImageNoise", "Inferred", "ObservedImages"]
 
-# Goes over training rows: images, float in [0, 1]; parents; evidence of severities, if there is any.
-ObservedImages = Callable[[], Iterable[tuple[Tensor, Batch, Tensor | None]]]
+# Goes over training rows: images, float in [0, 1], and their parents.
+ObservedImages = Callable[[], Iterable[tuple[Tensor, Batch]]]
 
 
 class ImageNoise(ABC):
@@ -80,26 +81,38 @@ class Inferred(Protocol):
 class ImageMechanism(Mechanism):
     """The structural equation of an image `(C, H, W)`: uint8 or float in [0, 1] in, float out.
 
-    `event_shape`: `(C, H, W)`. `severity`: what it is made with beside its parents; None without. `pixel_noise`:
-    what can be done with the noise of single pixels, where it is kept apart from the rest. `draws_noise`: whether
-    abduction is a draw, so that another differs.
+    `event_shape`: `(C, H, W)`. `template`: what its parents alone predict (`template.py`). `pixel_noise`: what can
+    be done with the noise of single pixels, where it is kept apart from the rest. `draws_noise`: whether abduction
+    is a draw, so that another differs. `loss_unit`: of its training loss by dimension.
+
+    A subclass takes its section of the configuration after the parents.
     """
 
     pixel_noise: tuple[str, ...] = ("kept",)
     draws_noise = True
+    loss_unit = "bits / dim"
 
-    def __init__(self, variable: Variable, parents: Sequence[Variable], size: int):
+    def __init__(
+        self,
+        variable: Variable,
+        parents: Sequence[Variable],
+        config: Any = None,
+        size: int = 64,
+        template: Sequence[str] = (),
+    ):
         super().__init__(variable, parents)
+        self.config = config
         self.event_shape = torch.Size((variable.channels, size, size))
         self.parent_encoder = ParentEncoder(parents)
-        self.severity: Severity | None = None
+        self.template = Template(template, self.parent_encoder, variable.channels, size)
 
     def calibrate(self, batch: Batch) -> None:
         """Take the parents' scaling from the training split."""
         self.parent_encoder.calibrate(batch)
 
     def prepare(self, rows: ObservedImages) -> None:
-        """Solve for what needs no gradient, on training rows, before the image stage."""
+        """Solve for what needs no gradient, on training rows, before the image stage: the template."""
+        self.template.fit(lambda: ((self.parent_encoder(parents), image) for image, parents in rows()))
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Inferred:
         """One pass over factual images. Raises DataError: images of another shape."""
@@ -110,26 +123,14 @@ class ImageMechanism(Mechanism):
         value: Tensor,
         parents: Batch,
         draws: Draws,
-        evidence: Tensor | None = None,
         kl_share: Tensor | float = 1.0,
     ) -> Tensor:
-        """What the image stage minimises, `(B,)`, by dimension.
-
-        `evidence`: of severities, observed before. `kl_share`: of the weight of a KL term, if there is one.
-        """
+        """What the image stage minimises, `(B,)`, by dimension. `kl_share`: of a KL term's weight, if any."""
         return self.infer(value, parents, draws).loss
-
-    def make(self, noise: ImageNoise, causes: Causes) -> Tensor:
-        """The images `(B, C, H, W)` of given causes."""
-        raise NotImplementedError
-
-    def causes(self, noise: ImageNoise, parents: Batch) -> Causes:
-        """The parents, and what else follows from them and the noise before the image does."""
-        return Causes(parents)
 
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         """The structural equation: float `(B, C, H, W)` in [0, 1]."""
-        return self.make(noise, self.causes(noise, parents))
+        raise NotImplementedError
 
     def no_noise(self) -> ImageNoise:
         """The noise of no images at all."""

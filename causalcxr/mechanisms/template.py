@@ -8,16 +8,23 @@ Regressed on the parents, an image changes by `-gradient of the mean * field` wh
 smooth where they grow brighter, so the means of a training split determine the fields. They are solved for in
 closed form, with smoothness as the prior; then images are warped back to where the average person has everything,
 and regressed again. A network that learns the same by gradient steps finds much that is not there.
+
+Any image mechanism can stand on it: it models what the template leaves, `unwarp(image) - template`, and adds what
+it makes to the template again. Detail that it keeps of a patient is carried along with a change of the parents.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as setting
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Template"]
+from causalcxr.mechanisms.base import ParentEncoder
+from causalcxr.support.errors import ConfigError, nearest
+
+__all__ = ["Template", "TemplateConfig"]
 
 _SIDE = 16  # of the grid that the fields live on, at most
 _FITTED_SIZE = 64  # pixels; for the fields larger images are shrunk to it: they are smooth
@@ -26,54 +33,89 @@ _STRAIN = 0.05  # of a displacement's slope
 _SHIFT = 0.03  # of a displacement
 _BRIGHTNESS = 0.02  # of a smooth change of brightness, in [0, 1] units
 _MISFIT = 0.002  # of a pixel's mean that is neither, in [0, 1] units
+_WINDOW = 3  # pixels, over which the local variance of a residual is taken
+_MEDIAN = 0.6745  # of the magnitude of a standard normal number
 
-Rows = Iterable[tuple[Tensor, Tensor, Tensor]]
+Rows = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass
+class TemplateConfig:
+    """What parents alone predict of an image, solved for in closed form.
+
+    `of`: the parents that move what it shows and change its brightness smoothly, such as sex and age; empty: no
+    template. A finding does not belong there: it adds something, in a place of its own. For images that lie on top
+    of each other, such as films, and not for digits.
+    """
+
+    of: list[str] = setting(default_factory=list)
 
 
 class Template(nn.Module):
-    """The mean film and the effects of `features` numbers that describe the parents, none until `fit`.
+    """The mean film and the effects of `of`, parents that `encoder` describes by numbers; none until `fit`.
 
-    `mean`: `(C, H, W)` in [0, 1]. `brightness`: `(features, C, H, W)`. `field`: `(features, 2, side, side)`,
-    displacements to the right and down in image widths. All are of the average person, whose features are
-    `reference`.
+    All methods take the features `(B, F)` of all parents and look at the K that describe those in `of`. `mean`:
+    `(C, H, W)` in [0, 1]. `brightness`: `(K, C, H, W)`. `field`: `(K, 2, side, side)`, displacements to the right
+    and down in image widths. All are of the average person, whose features are `reference` `(K,)`. With an empty
+    `of` the mean is mid-grey and nothing moves.
+
+    Raises ConfigError: a name that is no parent.
     """
 
     mean: Tensor
     brightness: Tensor
     field: Tensor
     reference: Tensor
+    columns: Tensor
 
-    def __init__(self, features: int, channels: int, size: int):
+    def __init__(self, of: Sequence[str], encoder: ParentEncoder, channels: int, size: int):
         super().__init__()
-        side = min(_SIDE, size // 4)
+        names = [parent.name for parent in encoder.parents]
+        for name in of:
+            if name not in names:
+                raise ConfigError(
+                    f"model.template.of has '{name}', no parent of the image; {nearest(name, names)}"
+                )
+        columns = encoder.columns_of(of).nonzero().flatten()
+        self.of, k, side = tuple(of), len(columns), max(1, min(_SIDE, size // 4))
+        self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("mean", torch.full((channels, size, size), 0.5))
-        self.register_buffer("brightness", torch.zeros(features, channels, size, size))
-        self.register_buffer("field", torch.zeros(features, 2, side, side))
-        self.register_buffer("reference", torch.zeros(features))
+        self.register_buffer("brightness", torch.zeros(k, channels, size, size))
+        self.register_buffer("field", torch.zeros(k, 2, side, side))
+        self.register_buffer("reference", torch.zeros(k))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The film `(B, C, H, W)` that the features `(B, K)` predict, where the average person has everything."""
+        """The film `(B, C, H, W)` that the features predict, where the average person has everything."""
         with torch.autocast(features.device.type, enabled=False):
-            change = (features - self.reference).to(self.mean.dtype)
-            return self.mean + torch.einsum("bk,kchw->bchw", change, self.brightness)
+            return self.mean + torch.einsum("bk,kchw->bchw", self._change(features), self.brightness)
 
     def warp(self, film: Tensor, features: Tensor) -> Tensor:
-        """Move a film `(B, C, H, W)` to where people with the features `(B, K)` have everything."""
-        return self._resample(film, features - self.reference, "bilinear")
+        """Move a film `(B, C, H, W)` to where people with these features have everything."""
+        return self._resample(film, self._change(features), "bilinear")
 
     def unwarp(self, image: Tensor, features: Tensor) -> Tensor:
         """Undo `warp`, to first order in the displacement."""
-        return self._resample(image, self.reference - features, "bilinear")
+        return self._resample(image, -self._change(features), "bilinear")
 
-    def carry(self, detail: Tensor, change: Tensor) -> Tensor:
-        """Move detail `(B, C, H, W)` along with a change of the features `(B, K)`; bit for bit itself without one.
+    def carry(self, residual: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Move a residual `(B, C, H, W)` along from the features `before` to those `after`.
 
-        Cubic interpolation, which blurs fine detail less.
+        Its detail moves, and the noise of single pixels stays where it is, for no anatomy made it. Cubic
+        interpolation, which blurs fine detail less. Where nothing changes it is bit for bit itself.
         """
-        moved = self._resample(detail, change, "bicubic")
-        return torch.where((change != 0).any(dim=1)[:, None, None, None], moved, detail)
+        if not self.of:
+            return residual
+        change, detail = (after - before)[:, self.columns], _detail(residual)
+        moved = residual + (self._resample(detail, change, "bicubic") - detail)
+        return torch.where((change != 0).any(dim=1)[:, None, None, None], moved, residual)
+
+    def _change(self, features: Tensor) -> Tensor:
+        """Of the features in question, from the average person `(B, K)`."""
+        return features[:, self.columns].to(self.mean.dtype) - self.reference
 
     def _resample(self, image: Tensor, change: Tensor, mode: str) -> Tensor:
+        if not self.of:
+            return image
         with torch.autocast(image.device.type, enabled=False):
             shift = torch.einsum("bk,kdij->bdij", change.to(self.field.dtype), self.field)
             shift = F.interpolate(shift, size=image.shape[-1], mode="bilinear", align_corners=False)
@@ -85,17 +127,38 @@ class Template(nn.Module):
 
     @torch.no_grad()
     def fit(self, rows: Callable[[], Rows]) -> None:
-        """Fit to batches of features `(B, K)`, other causes `(B, M)` and images `(B, C, H, W)` in [0, 1].
+        """Fit to batches of features `(B, F)` and images `(B, C, H, W)` in [0, 1].
 
-        The other causes are held fixed, and absent from the template where they are 0. Goes over the rows twice.
+        The other parents are held fixed, and absent from the template where their features are 0. Goes over the
+        rows twice.
         """
+        if not self.of:
+            return
         self.field.zero_()
-        means = _regress((features, others, _shrink(images)) for features, others, images in rows())
+        means = _regress((*self._split(features), _shrink(images)) for features, images in rows())
         self.reference.copy_(means.reference)
         self.field.copy_(_solve(means, self.field.shape[-1]))
-        film = _regress((features, others, self.unwarp(images, features)) for features, others, images in rows())
+        film = _regress((*self._split(features), self.unwarp(images, features)) for features, images in rows())
         self.mean.copy_(film.mean)
         self.brightness.copy_(film.slopes)
+
+    def _split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The features in question `(B, K)`, and all others."""
+        others = torch.ones(features.shape[1], dtype=torch.bool, device=features.device)
+        others[self.columns] = False
+        return features[:, self.columns], features[:, others]
+
+
+def _detail(residual: Tensor) -> Tensor:
+    """A residual `(B, C, H, W)` without the noise of single pixels: Wiener's filter (Lee 1980).
+
+    The noise is measured on differences along both diagonals, which little detail has (Donoho and Johnstone 1994).
+    """
+    down = residual[:, :, 1:] - residual[:, :, :-1]
+    crossed = (down[..., 1:] - down[..., :-1]).abs() / 2
+    noise = (crossed.flatten(1).median(dim=1).values / _MEDIAN).square()[:, None, None, None]
+    around = F.avg_pool2d(residual.square(), _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
+    return residual * (1 - noise / around.clamp_min(1e-12)).clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -111,7 +174,7 @@ class _Regression:
     reference: Tensor
 
 
-def _regress(rows: Rows) -> _Regression:
+def _regress(rows: Iterable[tuple[Tensor, Tensor, Tensor]]) -> _Regression:
     """Least squares pixel by pixel in one pass, float64 on the CPU. What is constant or redundant has no slope."""
     n, k, shape = 0, 0, torch.Size()
     known_sum, known_square, image_sum, image_square, product = (torch.zeros((), dtype=torch.float64),) * 5

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from causalcxr.interventions import draw_other_values
-from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
+from causalcxr.mechanisms.image import Inferred
 from causalcxr.mechanisms.likelihood import bits_per_dimension
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.metrics import exact
 from causalcxr.metrics.composition import composition, reversibility
 from causalcxr.metrics.entries import Rows
@@ -67,7 +66,6 @@ def measure_images(
         true_effects = torch.stack(answers, dim=1).to(effects)
         rows |= _sizes("exact", drawn.names, true_effects)
         rows |= measure_exact("model", drawn.names, effects, true_effects)
-        rows |= _measure_given(mechanism, abduction, noise, drawn, true_effects)
         if draws > 1:
             expected = _expected_effects(scm, abduction, drawn, effects, draws, seed)
             rows |= measure_exact("expected", drawn.names, expected, true_effects)
@@ -96,27 +94,6 @@ def _measure_error(who: str, name: str, effect: Tensor, true_effect: Tensor) -> 
         ("exact", who, name, "error_mean"): relative,
         ("exact", who, name, "error_median"): relative,
     }
-
-
-def _measure_given(
-    mechanism: ImageMechanism, abduction: Abduction, noise: ImageNoise, drawn: Drawn, true_effects: Tensor
-) -> Rows:
-    """Exact error with the severities of the exact counterfactual given, as a second intervention.
-
-    They follow from the finding, and what they are where nothing of it is on the film no observation tells. The
-    error of a draw has its guess of them in it; this one has not.
-    """
-    severity, rows = mechanism.severity, {}
-    if severity is None:
-        return rows
-    image = abduction.factual[mechanism.variable.name]
-    for name in severity.of:
-        i = drawn.names.index(name)
-        given = severity.observe((image + true_effects[:, i]).clamp(0, 1))
-        changed = {**abduction.factual, name: drawn.values[name]}
-        effect = mechanism.make(noise, Causes(changed, given)) - image
-        rows |= _measure_error("given", name, effect, true_effects[:, i])
-    return rows
 
 
 def _intervene(scm: StructuralCausalModel, abduction: Abduction, train: Batch, seed: int) -> Drawn:

@@ -29,7 +29,6 @@ MINIMALITY_DEFINITION = (
 MAKERS = {
     "model": "the model",
     "expected": "the model, mean over several draws of its noise",
-    "given": "the model, given the severities of the exact counterfactual",
     "exact": "the exact counterfactual itself",
     "did_nothing": "the unchanged image",
 }
@@ -104,4 +103,4 @@ def define(key: Key) -> str:
 def _of(who: str) -> str:
     if who == "model":
         return ""
-    return f" {'Made' if who in ('expected', 'given') else 'Yardstick: made'} is {MAKERS[who]}."
+    return f" {'Made' if who == 'expected' else 'Yardstick: made'} is {MAKERS[who]}."

@@ -30,18 +30,17 @@ class PredictorConfig:
     augment: float = bounded(1.0, least=0)
 
 
-def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, nn.Module, int]:
-    """The trunk, what pools its map to features `(B, F)`, and F. One of torchvision's pools by itself.
+def build_trunk(config: PredictorConfig, channels: int) -> tuple[nn.Module, int]:
+    """The trunk, images to features `(B, F)`, and F.
 
     Raises ConfigError: an unknown architecture, or no widths.
     """
     if config.architecture in SMALL:
         check_bounds(config, "predictor.")
         build = _convnet if config.architecture == "convnet" else _resnet
-        trunk = build(channels, config.widths).to(memory_format=torch.channels_last)
-        return trunk, _Pool(), 2 * config.widths[-1]
-    trunk, width = _from_torchvision(config.architecture, channels)
-    return trunk, nn.Identity(), width
+        trunk = build(channels, config.widths).append(_Pool())
+        return trunk.to(memory_format=torch.channels_last), 2 * config.widths[-1]
+    return _from_torchvision(config.architecture, channels)
 
 
 class _Pool(nn.Module):

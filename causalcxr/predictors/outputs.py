@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import ParentEncoder
-from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.predictors.predictor import Prediction
 from causalcxr.values import Batch
@@ -24,49 +23,36 @@ _ROOM = 0.5  # of the outputs' range, added on both sides: a counterfactual may 
 
 
 class OutputBatch(NamedTuple):
-    """A predictor's outputs `(B, M)`, one column a node, and the causes of the images that it was shown."""
+    """A predictor's outputs `(B, M)`, one column a node, and the parents of the images that it was shown."""
 
     outputs: Tensor
-    causes: Causes
+    parents: Batch
 
 
 class OutputModel(nn.Module):
-    """A conditional flow for every output of a predictor.
-
-    `severity`: whose severities are causes of the image beside its `parents`; None if it has none.
-    """
+    """A conditional flow for every output of a predictor given the image's `parents`."""
 
     spread: Tensor
 
-    def __init__(
-        self,
-        variables: Sequence[Variable],
-        parents: Sequence[Variable],
-        train: OutputBatch,
-        severity: Severity | None = None,
-    ):
-        """`train` has the outputs (see `output_values`) and the causes `(N,)` of the training split."""
+    def __init__(self, variables: Sequence[Variable], parents: Sequence[Variable], train: OutputBatch):
+        """`train` has the outputs (see `output_values`) and the parents `(N,)` of the training split."""
         super().__init__()
         self.variables, self.nodes = tuple(variables), output_nodes(variables)
-        self._named = severity.named if severity is not None else lambda causes: causes.parents
-        causes, known = [*parents, *(severity.variables if severity else ())], self._named(train.causes)
         columns = train.outputs.unbind(dim=1)
         self.flows = nn.ModuleList(
-            _flow(node, values, causes, known) for node, values in zip(self.nodes, columns, strict=True)
+            _flow(node, values, parents, train.parents) for node, values in zip(self.nodes, columns, strict=True)
         )
-        self.register_buffer("spread", _residual_spread(train.outputs, causes, known))
+        self.register_buffer("spread", _residual_spread(train.outputs, parents, train.parents))
 
     def forward(self, batch: OutputBatch) -> dict[str, Tensor]:
-        """Negative log-likelihood `(B,)` of every node given the causes, in nats."""
-        known = self._named(batch.causes)
+        """Negative log-likelihood `(B,)` of every node given the parents, in nats."""
         return {
-            flow.variable.name: -flow.log_prob(values, known)
+            flow.variable.name: -flow.log_prob(values, batch.parents)
             for flow, values in zip(self._flows, batch.outputs.unbind(dim=1), strict=True)
         }
 
-    def carry(self, prediction: Prediction, factual: Causes, counterfactual: Causes) -> Tensor:
-        """The outputs `(B, M)` on a factual image, carried from its causes to the counterfactual ones."""
-        before, after = self._named(factual), self._named(counterfactual)
+    def carry(self, prediction: Prediction, before: Batch, after: Batch) -> Tensor:
+        """The outputs `(B, M)` on a factual image, carried from its parents `before` to those `after`."""
         observed = output_values(self.variables, prediction).unbind(dim=1)
         carried = [
             flow(flow.abduct(value, before), after) for flow, value in zip(self._flows, observed, strict=True)

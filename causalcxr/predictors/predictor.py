@@ -80,28 +80,17 @@ class Predictor(nn.Module):
 
 
 class NetworkPredictor(Predictor):
-    """A trunk and a linear head per attribute, trained here.
-
-    `sided`: binary attributes that are predicted from each half of the image by itself: absent if absent on both
-    (a noisy or). So the network learns from one label a film which side a finding is on. Only for the small
-    trunks, which end in a map that is pooled.
-    """
+    """A trunk and a linear head per attribute, trained here."""
 
     loc: Tensor
     scale: Tensor
     label_weight: Tensor
 
-    def __init__(
-        self,
-        variables: Sequence[Variable],
-        config: PredictorConfig,
-        channels: int = 1,
-        sided: Sequence[str] = (),
-    ):
+    def __init__(self, variables: Sequence[Variable], config: PredictorConfig, channels: int = 1):
         super().__init__(variables)
-        self.config, self.sided = config, tuple(sided)
-        self.trunk, self.pool, self.width = build_trunk(config, channels)
-        self.linear = nn.ModuleList(nn.Linear(self.width, max(1, len(v.labels))) for v in self.variables)
+        self.config = config
+        self.trunk, width = build_trunk(config, channels)
+        self.linear = nn.ModuleList(nn.Linear(width, max(1, len(v.labels))) for v in self.variables)
         self.register_buffer("loc", torch.zeros(len(self.variables)))
         self.register_buffer("scale", torch.ones(len(self.variables)))
         self.register_buffer("label_weight", torch.ones_like(self.log_prior))
@@ -125,18 +114,7 @@ class NetworkPredictor(Predictor):
                 self.spread[i] = self.scale[i]
 
     def features(self, image: Tensor) -> Tensor:
-        """Features `(B, F)`; with sided attributes `(B, 3 F)`: of the whole image, its left and its right half."""
-        hidden = self.trunk(self._pixels(image))
-        if not self.sided:
-            return self.pool(hidden)
-        middle = hidden.shape[-1] // 2
-        return torch.cat([self.pool(part) for part in (hidden, hidden[..., :middle], hidden[..., middle:])], dim=1)
-
-    def side_odds(self, features: Tensor, name: str) -> Tensor:
-        """Log-odds `(B, 2)` of a sided attribute in the left and in the right half of the image."""
-        _, *halves = features.split(self.width, dim=1)
-        outputs = torch.stack([self.linear[self.index[name]](half) for half in halves], dim=1)
-        return outputs[:, :, 1] - outputs[:, :, 0]
+        return self.trunk(self._pixels(image))
 
     def _pixels(self, image: Tensor) -> Tensor:
         return image_to_float(image, self.loc.dtype).contiguous(memory_format=torch.channels_last)
@@ -145,11 +123,8 @@ class NetworkPredictor(Predictor):
         return {variable.name: self._head(variable, features) for variable in self.variables}
 
     def _head(self, variable: Variable, features: Tensor) -> Tensor:
-        if variable.name in self.sided:
-            odds = _either(self.side_odds(features, variable.name).to(self.loc.dtype))
-            return torch.stack([torch.zeros_like(odds), odds], dim=1)
         i = self.index[variable.name]
-        output = self.linear[i](features[:, : self.width]).to(self.loc.dtype)
+        output = self.linear[i](features).to(self.loc.dtype)
         return output if variable.is_discrete else self.loc[i] + self.scale[i] * output[:, 0]
 
     def losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -163,9 +138,3 @@ class NetworkPredictor(Predictor):
             else:
                 found[name] = 0.5 * ((output - batch[name]) / self.scale[i]).square()
         return found
-
-
-def _either(odds: Tensor) -> Tensor:
-    """Log-odds `(B,)` of being on at least one side, from those of every side `(B, sides)`, independent."""
-    absent = F.softplus(odds).sum(dim=1).clamp_min(1e-6)  # -log q(absent), kept off 0, where the odds are 0
-    return absent + torch.log(-torch.expm1(-absent))

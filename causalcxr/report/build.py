@@ -10,6 +10,7 @@ from torch import Tensor
 
 from causalcxr.config import Config, to_yaml
 from causalcxr.data.cohort import Cohort
+from causalcxr.mechanisms.registry import IMAGE_MECHANISMS
 from causalcxr.metrics.entries import Metrics
 from causalcxr.predictors.calibration import Reliability
 from causalcxr.report.charts import attribute_chart, curves_chart, graph_picture
@@ -90,10 +91,12 @@ def build_report(results: Results) -> Path:
 def _draw_figures(results: Results, runs: Mapping[str, Compared], folder: Path) -> dict[str, Path]:
     graph, figures = results.run.graph, {}
     attributes = {name: values.cpu().numpy() for name, values in results.attributes.items()}
+    shown = (*graph.variables, "constraint", "multiplier", "slack")
+    unit = IMAGE_MECHANISMS[graph[graph.image].mechanism].loss_unit if graph.image else ""
     charts = {
         "graph": graph_picture(graph),
         "attributes": attribute_chart(graph, results.cohort.split("test").attributes, attributes),
-        "curves": curves_chart(results.curves, (*graph.variables, "constraint", "multiplier", "slack")),
+        "curves": curves_chart(results.curves, shown, unit),
         "contrast": contrast_figure({title: one.metrics for title, one in runs.items()}),
         "reliability": reliability_figure(graph, results.diagrams),
     }

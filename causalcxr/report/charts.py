@@ -59,10 +59,18 @@ def attribute_chart(graph: Graph, data: Mapping[str, Any], model: Mapping[str, A
     return _panels(panels, "data", "model") if panels else None
 
 
-def curves_chart(lines: Sequence[Mapping[str, Any]], variables: Sequence[str]) -> Figure | None:
-    """Loss against step, one panel per stage and variable, from the lines of metrics.jsonl."""
+def curves_chart(
+    lines: Sequence[Mapping[str, Any]], variables: Sequence[str], image_unit: str = "bits / dim"
+) -> Figure | None:
+    """Loss against step, one panel per stage and variable, from the lines of metrics.jsonl.
+
+    `image_unit`: of the image mechanism's loss.
+    """
     pairs = list(dict.fromkeys((line["stage"], name) for line in lines for name in variables if name in line))
-    return _panels([_curve(lines, stage, name) for stage, name in pairs], "train", "val") if pairs else None
+    if not pairs:
+        return None
+    panels = [_curve(lines, stage, name, _unit(stage, name, image_unit)) for stage, name in pairs]
+    return _panels(panels, "train", "val")
 
 
 def _panels(panels: Sequence[Callable[[Axes], None]], first: str, second: str) -> Figure:
@@ -151,7 +159,7 @@ def _bars(axes: Axes, names: Sequence[str], heights: Sequence[Any]) -> None:
         label.set_parse_math(False)
 
 
-def _curve(lines: Sequence[Mapping[str, Any]], stage: str, name: str) -> Callable[[Axes], None]:
+def _curve(lines: Sequence[Mapping[str, Any]], stage: str, name: str, unit: str) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         shown: list[float] = []
         for split, colour in (("train", DATA), ("val", MODEL)):
@@ -167,15 +175,15 @@ def _curve(lines: Sequence[Mapping[str, Any]], stage: str, name: str) -> Callabl
         if shown and max(shown) > min(shown):
             room = 0.08 * (max(shown) - min(shown))  # the steep start would flatten the rest
             axes.set_ylim(min(shown) - room, max(shown) + room)
-        axes.set_title(f"{stage}: {name}{_unit(stage, name)}", fontsize=8, parse_math=False)
+        axes.set_title(f"{stage}: {name}{unit}", fontsize=8, parse_math=False)
         axes.set_xlabel("step", fontsize=7)
 
     return draw
 
 
-def _unit(stage: str, name: str) -> str:
+def _unit(stage: str, name: str, of_image: str) -> str:
     if stage == "image" or name in ("slack", "constraint"):
-        return ", bits / dim"
+        return f", {of_image}"
     return ", nats" if stage == "attributes" else ""
 
 

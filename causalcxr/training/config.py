@@ -62,7 +62,7 @@ class TrainConfig:
         default_factory=lambda: StageConfig(steps=2000, learning_rate=2e-3, weight_decay=0.05, validate_rows=0)
     )
     image: ImageStageConfig = field(default_factory=ImageStageConfig)
-    outputs: StageConfig = field(  # flows of the predictor's outputs: severities, counterfactual targets
+    outputs: StageConfig = field(  # flows of the predictor's outputs, for counterfactual targets
         default_factory=lambda: StageConfig(steps=2000, batch_size=512, learning_rate=5e-3, validate_rows=0)
     )
     finetune: StageConfig = field(

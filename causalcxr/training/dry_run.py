@@ -19,7 +19,6 @@ __all__ = ["Estimate", "as_text", "dry_run"]
 STEPS = 3  # of every stage; the first one warms up and is not timed
 # What a stage trains one after the other, and the key of its settings; other stages have one part of their name.
 PARTS = {
-    "image": {"severity": "outputs", "image": "image"},
     "predictors": {"predictor": "predictors", "evaluator": "predictors"},
     "finetune": {"outputs": "outputs", "finetune": "finetune"},
 }

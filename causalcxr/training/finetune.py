@@ -61,8 +61,6 @@ class FinetuneObjective(Objective):
         self.mechanism, self.image, self.config = mechanism, mechanism.variable.name, config
         scm.requires_grad_(False)
         mechanism.requires_grad_(True)
-        if mechanism.severity is not None:
-            mechanism.severity.requires_grad_(False)
         self._frozen = _Frozen(scm, choose_targets(config, predictor.eval().requires_grad_(False), outputs))
         self.marginals = marginals
         self.intervene = tuple(config.intervene) or scm.graph.causes_of_image
@@ -78,12 +76,10 @@ class FinetuneObjective(Objective):
             return {self.image: inferred.loss}
         do, rows = draw_one_each(self.intervene, self.marginals, len(image), draws)
         attributes = self._frozen.scm.intervene(batch, do, rows, draws)
-        factual = self.mechanism.causes(inferred.noise, attributes.factual)
-        counterfactual = self.mechanism.causes(inferred.noise, attributes.counterfactual)
-        seen, made = inferred.image, self.mechanism.make(inferred.noise, counterfactual)
+        seen, made = inferred.image, self.mechanism(inferred.noise, attributes.counterfactual)
         if self.config.augment and self.training:
             seen, made = augment_alike([seen, made], self.config.augment, draws)
-        losses = targets.losses(Pair(seen, made, factual, counterfactual, attributes))
+        losses = targets.losses(Pair(seen, made, attributes))
         return losses | {"constraint": self.constraint(inferred.loss, draws.world)}
 
     def state(self) -> dict[str, float]:

@@ -5,9 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalcxr.data.rows import Observed
 from causalcxr.mechanisms.likelihood import image_to_float
-from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.outputs import OutputBatch, OutputModel
 from causalcxr.predictors.predictor import NetworkPredictor
@@ -21,7 +19,6 @@ __all__ = [
     "Objective",
     "OutputsObjective",
     "PredictorObjective",
-    "SeverityObjective",
 ]
 
 
@@ -75,27 +72,15 @@ class ImageObjective(Objective):
         self.names = (self.mechanism.variable.name,)
         self.kl_warmup_steps = kl_warmup_steps
 
-    def forward(self, batch: Batch | Observed, draws: Draws) -> dict[str, Tensor]:
-        values, evidence = batch if isinstance(batch, Observed) else (batch, None)
-        image = values[self.names[0]]
-        return {self.names[0]: self.mechanism.training_loss(image, values, draws, evidence, self._kl_share())}
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        image = batch[self.names[0]]
+        return {self.names[0]: self.mechanism.training_loss(image, batch, draws, self._kl_share())}
 
     def _kl_share(self) -> Tensor | float:
         """Of the KL's full weight, at this step."""
         if not self.training or not self.kl_warmup_steps:
             return 1.0
         return ((self.step + 1) / self.kl_warmup_steps).clamp_max(1)
-
-
-class SeverityObjective(Objective):
-    """Negative log-likelihood of the severities, as they are measured, given the image's parents, in nats."""
-
-    def __init__(self, severity: Severity):
-        super().__init__()
-        self.severity, self.names = severity, tuple(variable.name for variable in severity.variables)
-
-    def forward(self, batch: Observed, draws: Draws) -> dict[str, Tensor]:
-        return self.severity.losses(Causes(batch.batch, self.severity.perturb(batch.evidence, draws)))
 
 
 class PredictorObjective(Objective):
@@ -114,7 +99,7 @@ class PredictorObjective(Objective):
 
 
 class OutputsObjective(Objective):
-    """Negative log-likelihood of the predictor's outputs given the image's causes, in nats."""
+    """Negative log-likelihood of the predictor's outputs given the image's parents, in nats."""
 
     def __init__(self, model: OutputModel):
         super().__init__()

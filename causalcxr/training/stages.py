@@ -12,11 +12,9 @@ from torch import Tensor
 
 from causalcxr.building import ROLES, build_predictor
 from causalcxr.data.cohort import Cohort, Split
-from causalcxr.data.rows import Observed, ObservedRows, Rows, Table
+from causalcxr.data.rows import Rows, Table
 from causalcxr.mechanisms.likelihood import image_to_float
-from causalcxr.mechanisms.severity import Causes, Severity
 from causalcxr.predictors.calibration import calibrate_on, predict_split
-from causalcxr.predictors.evidence import Evidence, observe_split
 from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_values
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.randomness import Draws, seed_of, seeded
@@ -32,7 +30,6 @@ from causalcxr.training.objectives import (
     Objective,
     OutputsObjective,
     PredictorObjective,
-    SeverityObjective,
 )
 from causalcxr.values import Batch
 
@@ -61,11 +58,6 @@ class Context:
     @property
     def val(self) -> Split:
         return self.cohort.split("val")
-
-    @property
-    def severity(self) -> Severity | None:
-        """The severities of the image's mechanism, if it has any."""
-        return self.scm.image_mechanism.severity if self.run.graph.image else None
 
     def minimise(
         self,
@@ -104,13 +96,10 @@ def run_attributes(context: Context) -> Facts:
 
 
 def run_image(context: Context) -> Facts:
-    """Fit the image's mechanism, and first its severities, if any, and what of it is solved for."""
-    severity, train, val = context.severity, context.train, context.val
-    if severity is not None:
-        train, val = _fit_severity(context, severity)
-    _prepare(context, train)
+    """Fit the image's mechanism, and first what of it is solved for."""
+    _prepare(context)
     settings = context.run.config.train.image
-    context.minimise("image", ImageObjective(context.scm, settings.kl_warmup_steps), settings, train, val)
+    context.minimise("image", ImageObjective(context.scm, settings.kl_warmup_steps), settings)
     return {}
 
 
@@ -173,11 +162,11 @@ def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
     The images are augmented as in fine-tuning. Outputs are a little less sure of augmented images, and carried by
     the law of those that are not, the targets would ask of every change a little too much.
     """
-    severity, begun = context.severity, time.perf_counter()
+    begun = time.perf_counter()
     train, val = (_outputs_of(context, predictor, rows) for rows in (context.train, context.val))
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
     with seeded(seed_of(context.run.config.train.seed, "outputs")):
-        model = OutputModel(predictor.variables, context.scm.image_mechanism.parents, train, severity)
+        model = OutputModel(predictor.variables, context.scm.image_mechanism.parents, train)
     context.minimise(
         "outputs", OutputsObjective(model), context.run.config.train.outputs, Table(train), Table(val)
     )
@@ -185,52 +174,23 @@ def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
 
 
 def _outputs_of(context: Context, predictor: Predictor, rows: Split) -> OutputBatch:
-    """What the predictor says of all images of a split, augmented, and the causes of these images."""
+    """What the predictor says of all images of a split, augmented, and their parents."""
     seed, strength = context.run.config.train.seed, context.run.config.finetune.augment
     draws = Draws(seed_of(seed, "outputs", rows.name), predictor.temperature.device)
     seen = predict_split(predictor, rows, strength=strength, draws=draws)
-    severities = _measure(context.severity, rows, seed) if context.severity is not None else None
-    return OutputBatch(output_values(predictor.variables, seen), Causes(rows.attributes, severities))
+    return OutputBatch(output_values(predictor.variables, seen), rows.attributes)
 
 
-def _measure(severity: Severity, rows: Split, seed: int) -> Tensor:
-    """The severities `(N, K)` of a split as abduction measures them, noise included."""
-    device = severity.encoder.loc.device
-    draws = Draws(seed_of(seed, "measure", rows.name), device)
-    return severity.perturb(observe_split(severity, rows).to(device), draws).cpu()
-
-
-def _fit_severity(context: Context, severity: Severity) -> tuple[ObservedRows, ObservedRows]:
-    """Take over the trained predictor, whose evidence is the severity, and fit the flows on the training split.
-
-    Returns the rows to train and validate on, with the evidence, which needn't be observed again at every step.
-    """
-    severity.to(context.fabric.device)
-    assert isinstance(severity.evidence, Evidence)
-    predictor = context.run.load_predictor("predictor")
-    severity.evidence.predictor.load_state_dict(predictor.state_dict())
-    train, val = (ObservedRows(rows, observe_split(severity, rows)) for rows in (context.train, context.val))
-    severity.calibrate(train.evidence, context.train.attributes)
-    tables = [
-        Table(Observed(rows.attributes, observed.evidence))
-        for rows, observed in ((context.train, train), (context.val, val))
-    ]
-    context.minimise("severity", SeverityObjective(severity), context.run.config.train.outputs, *tables)
-    severity.requires_grad_(False)
-    return train, val
-
-
-def _prepare(context: Context, train: Split | ObservedRows) -> None:
+def _prepare(context: Context) -> None:
     """Let the mechanism solve for what needs no gradient, on training rows in a shuffled order."""
-    mechanism = context.scm.image_mechanism.to(context.fabric.device)
+    mechanism, train = context.scm.image_mechanism.to(context.fabric.device), context.train
     generator = torch.Generator().manual_seed(seed_of(context.run.config.train.seed, "template"))
     order = torch.randperm(len(train), generator=generator)[:PREPARED_ROWS]
 
-    def read() -> Iterator[tuple[Tensor, Batch, Tensor | None]]:
+    def read() -> Iterator[tuple[Tensor, Batch]]:
         for indices in order.split(256):
             batch = context.fabric.to_device(train.batch(indices))
-            values, evidence = batch if isinstance(batch, Observed) else (batch, None)
-            yield image_to_float(values[mechanism.variable.name]), values, evidence
+            yield image_to_float(batch[mechanism.variable.name]), batch
 
     mechanism.prepare(read)
 

@@ -3,7 +3,7 @@
 | attribute       | hard                 | soft                           | counterfactual                    |
 | --------------- | -------------------- | ------------------------------ | --------------------------------- |
 | intervened      | new value            | new value                      | the factual image's prediction,   |
-| its descendants | counterfactual value | counterfactual value           | carried from the factual causes   |
+| its descendants | counterfactual value | counterfactual value           | carried from the factual parents  |
 | any other       | observed value       | the factual image's prediction | to the counterfactual ones        |
 
 Sources: De Sousa Ribeiro et al. 2023 (arXiv:2306.15764) for hard targets, Xia et al. 2024 (arXiv:2403.09422) for
@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalcxr.interventions import Intervened
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.predictors.outputs import OutputModel
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.training.config import FinetuneConfig
@@ -27,12 +26,10 @@ __all__ = ["Pair", "Targets", "choose_targets"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Factual and counterfactual images `(B, C, H, W)` as the predictor sees them, and what each was made with."""
+    """Factual and counterfactual images `(B, C, H, W)` as the predictor sees them, and the attributes of both."""
 
     factual: Tensor
     counterfactual: Tensor
-    causes: Causes
-    counterfactual_causes: Causes
     attributes: Intervened
 
 
@@ -107,7 +104,7 @@ class SoftTargets(HardTargets):
 
 
 class CounterfactualTargets(Targets):
-    """The predictions on the factual image, carried to the counterfactual causes by the flows of the outputs."""
+    """The predictions on the factual image, carried to the counterfactual parents by the flows of the outputs."""
 
     def __init__(self, predictor: Predictor, weight: float, outputs: OutputModel):
         super().__init__(predictor, weight)
@@ -120,8 +117,8 @@ class CounterfactualTargets(Targets):
     @torch.no_grad()
     def targets(self, pair: Pair) -> Tensor:
         """The outputs `(B, M)` that the predictor should have."""
-        seen = self.predictor(pair.factual)
-        return self.outputs.carry(seen, pair.causes, pair.counterfactual_causes)
+        seen, attributes = self.predictor(pair.factual), pair.attributes
+        return self.outputs.carry(seen, attributes.factual, attributes.counterfactual)
 
 
 def choose_targets(config: FinetuneConfig, predictor: Predictor, outputs: OutputModel | None) -> Targets | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
 from causalcxr.mechanisms.spline import SplineMechanism
 from causalcxr.randomness import Draws
 from causalcxr.support.files import load_tensors, save_tensors
-from tests.models import TINY_FLOW, TINY_IMAGE, halves_severity
+from tests.models import SIZE, TINY_FLOW, TINY_IMAGE
 
 N = 64
 SEX = Variable("sex", "binary", labels=("female", "male"))
@@ -40,8 +40,7 @@ def _variable(kind: str, *parents: str) -> Variable:
 
 def _with_template(image: Variable) -> HVAE:
     """Every parent brightens the image, and moves what it shows by up to a pixel."""
-    hvae = HVAE(image, PARENTS, replace(TINY_IMAGE, template=True))
-    assert hvae.template is not None
+    hvae = HVAE(image, PARENTS, TINY_IMAGE, SIZE, [parent.name for parent in PARENTS])
     for effects, size in ((hvae.template.brightness, 0.05), (hvae.template.field, 0.02)):
         effects.add_(size * torch.randn_like(effects))
     return hvae
@@ -49,10 +48,10 @@ def _with_template(image: Variable) -> HVAE:
 
 def _flow(image: Variable, parents: Sequence[Variable]) -> Flow:
     """Fitted to smooth images, with a template, so that components and displacements are no zeros."""
-    flow = Flow(image, parents, replace(TINY_FLOW, template=[parents[-1].name]))
+    flow = Flow(image, parents, TINY_FLOW, SIZE, [parents[-1].name])
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.interpolate(torch.rand(64, image.channels, 4, 4, generator=generator), size=16)
-    flow.prepare(lambda: [(images, parents_of(64), None)])
+    flow.prepare(lambda: [(images, parents_of(64))])
     return flow
 
 
@@ -69,14 +68,11 @@ def _cases() -> dict[str, Case]:
         cases[f"spline {suffix}"] = Case(lambda v=v, p=parents: SplineMechanism(v, p), "continuous")
     image = _variable("image", "sex", "race", "age")
     colour = Variable("v", "image", ("sex",), channels=3)
-    cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY_IMAGE), "image")
-    cases["hvae with severities"] = Case(
-        lambda: HVAE(image, PARENTS, TINY_IMAGE, halves_severity(PARENTS)), "image"
-    )
+    cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY_IMAGE, SIZE), "image")
     cases["hvae with template"] = Case(lambda: _with_template(image), "image")
     cases["flow grey"] = Case(lambda: _flow(image, PARENTS), "image")
     cases["flow colour"] = Case(lambda: _flow(colour, (SEX,)), "image")
-    cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE), "image")
+    cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE, SIZE), "image")
     return cases
 
 
@@ -113,7 +109,7 @@ def noise_parts(noise: Any) -> list[Tensor]:
         return [noise.latent, noise.residual]
     if not isinstance(noise, HVAENoise):
         return [noise]
-    return [*noise.latents, noise.pixel, *([] if noise.severity is None else [noise.severity])]
+    return [*noise.latents, noise.pixel]
 
 
 def loss_of(mechanism: Mechanism, value: Tensor, pa: dict[str, Tensor]) -> Tensor:

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.graph import Variable
-from causalcxr.mechanisms.flow import Flow, FlowConfig
+from causalcxr.mechanisms.flow import Flow
 from causalcxr.mechanisms.flow_network import integrate
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError, DataError
-from tests.models import TINY_FLOW
+from tests.models import SIZE, TINY_FLOW
 
 SEX = Variable("sex", "binary", labels=("female", "male"))
 IMAGE = Variable("v", "image", ("sex",), channels=1)
@@ -40,7 +39,7 @@ def test_the_solver_runs_backwards_and_knows_the_time():
 class ExactVelocity(nn.Module):
     """`E[x_1 - x_0 | x_t]` where `x_1` is normal with mean 0 or SHIFT by sex, and spread SPREAD."""
 
-    def forward(self, x: Tensor, t: Tensor, features: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, features: Tensor, draws=None) -> Tensor:
         mean, t = SHIFT * features[:, 1:2], t[:, None]
         variance = (t * SPREAD) ** 2 + (1 - t) ** 2
         return mean + (t * SPREAD**2 - (1 - t)) / variance * (x - t * mean)
@@ -48,10 +47,9 @@ class ExactVelocity(nn.Module):
 
 def exact_flow(t_end: float) -> Flow:
     """Of images of one coordinate, brightness; float64."""
-    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=1, steps=60, t_end=t_end))
+    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=1, steps=60, t_end=t_end), SIZE)
     flow.velocity = ExactVelocity()
     flow.components.directions.fill_(1 / 16)
-    flow.components.centre.fill_(0.5)
     return flow.double()
 
 
@@ -60,12 +58,12 @@ def test_the_counterfactual_of_gaussian_images_is_the_known_one(t_end):
     """Abducted to pure noise, all of the shift appears; to a later time, the share that its noise allows."""
     flow, coordinates = exact_flow(t_end), torch.linspace(-1, 1, 9, dtype=torch.float64)
     sex = torch.zeros(9, dtype=torch.int64)
-    image = flow.components.decode(coordinates[:, None]).clamp(0, 1)
+    image = 0.5 + flow.components.decode(coordinates[:, None])
     noise = flow.abduct(image, {"sex": sex})
-    made = flow.make(noise, Causes({"sex": 1 - sex}))
+    made = flow(noise, {"sex": 1 - sex})
     root = math.sqrt((t_end * SPREAD) ** 2 + (1 - t_end) ** 2)
     expected = SHIFT * (1 - SPREAD * t_end / root)
-    found = flow.components.encode(made).squeeze(1) - coordinates
+    found = flow.components.encode(made - 0.5).squeeze(1) - coordinates
     torch.testing.assert_close(
         found, torch.full_like(found, expected), atol=2e-3, rtol=0
     )  # 60 steps of the solver
@@ -74,7 +72,8 @@ def test_the_counterfactual_of_gaussian_images_is_the_known_one(t_end):
 def test_the_noise_of_gaussian_images_is_standard_normal_whatever_the_parents():
     flow, sex = exact_flow(0.0), torch.arange(4000) % 2
     coordinates = SHIFT * sex + SPREAD * Draws(0).normal(4000, dtype=torch.float64)
-    latent = flow.infer(flow.components.decode(coordinates[:, None]), {"sex": sex}).noise.latent.squeeze(1)
+    image = 0.5 + flow.components.decode(coordinates[:, None])
+    latent = flow.infer(image, {"sex": sex}).noise.latent.squeeze(1)
     for group in (latent[sex == 0], latent[sex == 1]):
         assert group.mean().abs() < 0.07 and abs(group.std() - 1) < 0.05  # three standard errors of 2,000
 
@@ -85,9 +84,12 @@ def trained() -> Flow:
     torch.manual_seed(0)
     image, sex = films(512)
     flow = Flow(
-        IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=4, width=64, embedding=32, t_end=0.1, steps=8)
+        IMAGE,
+        [SEX],
+        dataclasses.replace(TINY_FLOW, components=4, width=64, embedding=32, t_end=0.1, steps=8),
+        SIZE,
     )
-    flow.prepare(lambda: [(image, {"sex": sex}, None)])
+    flow.prepare(lambda: [(image, {"sex": sex})])
     optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
     for step in range(800):
         loss = flow.training_loss(image, {"sex": sex}, Draws(step)).mean()
@@ -156,10 +158,12 @@ def test_the_loss_of_an_image_is_a_mean_over_times(trained):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(
-        ConfigError, match=r"model\.flow\.template has 'sexx', no parent of the image; did you mean 'sex'"
+        ConfigError, match=r"model\.template\.of has 'sexx', no parent of the image; did you mean 'sex'"
     ):
-        Flow(IMAGE, [SEX], FlowConfig(template=["sexx"]))
+        Flow(IMAGE, [SEX], template=["sexx"])
     with pytest.raises(ConfigError, match=r"model\.flow\.components is 300; expected at most 256, the pixels"):
-        Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=300))
+        Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=300), SIZE)
     with pytest.raises(DataError, match="images are 1x8x8, the model takes 1x16x16"):
-        Flow(IMAGE, [SEX], TINY_FLOW).infer(torch.zeros(1, 1, 8, 8), {"sex": torch.zeros(1, dtype=torch.int64)})
+        Flow(IMAGE, [SEX], TINY_FLOW, SIZE).infer(
+            torch.zeros(1, 1, 8, 8), {"sex": torch.zeros(1, dtype=torch.int64)}
+        )

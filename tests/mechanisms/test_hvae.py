@@ -10,12 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from causalcxr.graph import graph_from_dict
 from causalcxr.mechanisms.hvae import HVAE, HVAEConfig, HVAENoise
 from causalcxr.mechanisms.hvae_network import Decoder, Encoder, Posterior, Prior
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError, DataError
 
 TINY = HVAEConfig(
-    size=16,
     stem=2,
     resolutions=[8, 4, 1],
     widths=[8, 16, 16],
@@ -38,7 +36,7 @@ GRAPH = graph_from_dict(
 def make(config=TINY, channels=1, seed=0):
     torch.manual_seed(seed)
     image = dataclasses.replace(GRAPH["image"], channels=channels)
-    return HVAE(image, GRAPH.parents("image"), config)
+    return HVAE(image, GRAPH.parents("image"), config, config.resolutions[0] * config.stem)
 
 
 def make_parents(n, seed=1):
@@ -114,7 +112,7 @@ def test_the_auxiliary_loss_is_half_the_squared_distance_from_the_baseline(basel
     hvae, image, parents = make(dataclasses.replace(TINY, baseline=baseline)), make_image(4), make_parents(4)
     elbo, expected = hvae.elbo(image, parents, Draws(0)), torch.zeros(4)
     if baseline:
-        predicted = hvae.baseline(hvae.embed(hvae.film_features(parents)))
+        predicted = hvae.baseline(hvae.embed(hvae.parent_encoder(parents)))
         expected = ((image / 255 - predicted) / 0.1).square().flatten(1).sum(dim=1) / 2
     torch.testing.assert_close(elbo.auxiliary, expected, rtol=1e-5, atol=0)  # float32 sums of 256
 
@@ -124,7 +122,7 @@ def test_the_encoder_sees_only_the_residual_from_the_baseline():
     hvae, seen = make(), []
     hvae.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     parents = make_parents(4)
-    baseline = hvae._condition(Causes(parents)).image.detach()
+    baseline = hvae._condition(parents).baseline.detach()
     hvae.elbo(baseline, parents, Draws(0))
     assert not seen[0].any()
     assert not seen[0].requires_grad  # the baseline is a regression; the latents do not bend it
@@ -285,17 +283,23 @@ def test_saved_weights_load(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"widths": [8, 16]}, "image.widths: 2 entries, expected 3"),
-        ({"size": 32}, "image.resolutions: starts with 8, expected size / stem = 16"),
+        ({"widths": [8, 16]}, "hvae.widths: 2 entries, expected 3"),
         ({"resolutions": [8, 3, 1]}, "8 is no proper multiple of the next entry, 3"),
-        ({"latents": [0, 0, 0]}, "image.latents"),
-        ({"decoder_blocks": [1, 0, 1]}, "image.decoder_blocks' is .*at least one entry"),
-        ({"scale_floor": 0.0}, "image.scale_floor"),
+        ({"latents": [0, 0, 0]}, "hvae.latents"),
+        ({"decoder_blocks": [1, 0, 1]}, "hvae.decoder_blocks' is .*at least one entry"),
+        ({"scale_floor": 0.0}, "hvae.scale_floor"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(change, complaint):
     with pytest.raises(ConfigError, match=complaint):
         make(dataclasses.replace(TINY, **change))
+
+
+def test_a_network_for_images_of_another_size_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"resolutions: starts with 8, expected data\.size / stem = 16; the presets"
+    ):
+        HVAE(GRAPH["image"], GRAPH.parents("image"), TINY, 32)
 
 
 def test_an_image_of_another_size_is_refused():
@@ -304,7 +308,7 @@ def test_an_image_of_another_size_is_refused():
 
 
 def test_config_passes_through_omegaconf():
-    merged = OmegaConf.merge(OmegaConf.structured(HVAEConfig), {"size": 16, "widths": [8, 8]})
+    merged = OmegaConf.merge(OmegaConf.structured(HVAEConfig), {"stem": 4, "widths": [8, 8]})
     config = OmegaConf.to_object(merged)
     assert isinstance(config, HVAEConfig)
     assert config.widths == [8, 8]

@@ -54,16 +54,16 @@ class InferredLogits:
 class LogitImage(ImageMechanism):
     """`logit(image) := A features(parents) + e`: the counterfactual adds what the features' change is worth."""
 
-    def __init__(self, variable, parents, size):
-        super().__init__(variable, parents, size)
+    def __init__(self, variable, parents, config=None, size=64, template=()):
+        super().__init__(variable, parents, config, size, template)
         self.effects = nn.Linear(self.parent_encoder.width, size * size)
 
     def sample_noise(self, n, draws=None):
         return PixelNoise(self._draws(draws).normal(n, *self.event_shape, dtype=self._dtype))
 
-    def make(self, noise, causes):
+    def forward(self, noise, parents):
         assert isinstance(noise, PixelNoise)
-        return torch.sigmoid(self._mean(causes.parents) + noise.pixel)
+        return torch.sigmoid(self._mean(parents) + noise.pixel)
 
     def infer(self, value, parents, draws=None):
         image = value.to(self._dtype) / (255 if value.dtype == torch.uint8 else 1)
@@ -79,7 +79,7 @@ def scm() -> StructuralCausalModel:
     scm = tiny_scm()
     torch.manual_seed(0)
     old = scm.image_mechanism
-    scm.mechanisms["image"] = LogitImage(old.variable, old.parents, old.event_shape[-1])
+    scm.mechanisms["image"] = LogitImage(old.variable, old.parents, size=old.event_shape[-1])
     return scm
 
 

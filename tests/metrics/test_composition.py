@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from causalcxr.graph import load_graph
-from causalcxr.mechanisms.hvae import HVAEConfig, HVAENoise
+from causalcxr.mechanisms.hvae import HVAENoise
 from causalcxr.mechanisms.image import ImageMechanism
 from causalcxr.metrics.composition import composition, grey_levels, reversibility
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from tests.models import SIZE, TINY
 
 SCALE = 0.01
 
@@ -28,17 +29,13 @@ class HalfMechanism(ImageMechanism):
 @pytest.fixture
 def half():
     graph = load_graph("chest")
-    return HalfMechanism(graph["image"], graph.parents("image"), 4)
+    return HalfMechanism(graph["image"], graph.parents("image"), size=4)
 
 
 @pytest.fixture(scope="module")
 def scm():
-    small = HVAEConfig(
-        size=16, stem=2, resolutions=[8, 4, 1], widths=[8, 8, 8], encoder_blocks=[1, 1, 1],
-        decoder_blocks=[1, 1, 1], latents=[1, 2, 4], embedding=8,
-    )  # fmt: skip
     torch.manual_seed(0)
-    return StructuralCausalModel(load_graph("chest"), small).eval().requires_grad_(False)
+    return StructuralCausalModel(load_graph("chest"), TINY, SIZE).eval().requires_grad_(False)
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from causalcxr import simulator
-from causalcxr.graph import load_graph
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.metrics.exact import coefficients, error_norms, relative_error, size_in_grey_levels
 from causalcxr.metrics.images import measure_exact, measure_images
-from tests.models import chest_batch, halves_severity, tiny_scm
+from tests.models import chest_batch, tiny_scm
 
 NAMES = ("sex", "race", "age", "finding")
 EFFUSION_SEEN = simulator.Knobs(race_exposure=0.1, finding_volume=3.0)
@@ -109,29 +107,3 @@ def test_the_mean_over_draws_is_compared_with_the_truth():
         one, mean = (rows["exact", who, name, "error"][:, 0].sum() for who in ("model", "expected"))
         # Two independent means of 60 differ by sqrt(2 / 60) = 0.18 of what a draw differs from its expectation.
         assert mean < 0.35 * one
-
-
-def test_severities_of_the_exact_counterfactual_are_given_as_a_second_intervention():
-    """Given the brightness of both halves, which is what severity is here, the model answers do(sex) with that."""
-    graph = load_graph("chest")
-    severity = halves_severity(graph.parents("image"), of=["sex"])
-    scm, batch = tiny_scm(graph, severity=severity), chest_batch(6)
-    abduction, elbo = scm.infer(batch, seed=0)
-    image = abduction.factual["image"]
-    answer = torch.rand(image.shape, generator=torch.Generator().manual_seed(10_000))
-
-    class Fixed:
-        """Answers with the same images whatever is asked."""
-
-        def images(self, ids, do=None):
-            return answer if do else image
-
-    truth: Any = Fixed()
-    rows = measure_images(scm, abduction, elbo, batch, truth, torch.arange(6), cycles=1, draws=1, seed=0)
-    halves = torch.stack([10 * half.mean(dim=(1, 2, 3)) for half in (answer[..., :8], answer[..., 8:])], dim=1)
-    causes = Causes({**abduction.factual, "sex": 1 - batch["sex"]}, halves)
-    made = scm.image_mechanism.make(elbo.noise, causes)
-    by_hand = (made - answer).flatten(1).norm(dim=1)
-    torch.testing.assert_close(rows["exact", "given", "sex", "error"][:, 0], by_hand, atol=1e-4, rtol=0)
-    assert (by_hand - rows["exact", "model", "sex", "error"][:, 0]).abs().max() > 1e-2
-    assert [name for name in NAMES if ("exact", "given", name, "error") in rows] == ["sex"]

@@ -139,7 +139,7 @@ NUMBERS = list(numbers_of(Config()))
 
 
 def test_every_number_of_the_configuration_has_declared_bounds():
-    assert {"train.image.beta1", "model.image.widths", "data.knobs"} <= {number.key for number in NUMBERS}
+    assert {"train.image.beta1", "model.hvae.widths", "data.knobs"} <= {number.key for number in NUMBERS}
     assert [number.key for number in NUMBERS if not number.expected] == []
 
 

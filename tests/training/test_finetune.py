@@ -9,7 +9,6 @@ from torch import Tensor
 from causalcxr.graph import graph_from_dict
 from causalcxr.interventions import draw_one_each
 from causalcxr.mechanisms.hvae import HVAE
-from causalcxr.mechanisms.severity import Causes
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_nodes, output_values
 from causalcxr.predictors.predictor import NetworkPredictor
@@ -61,7 +60,7 @@ def objective_of(targets, graph="chest", batch=None, bound=100.0, **config):
     outputs = None
     if targets == "counterfactual":
         values = output_values(predictor.variables, predictor(batch["image"])).detach()
-        rows = OutputBatch(values, Causes(batch))
+        rows = OutputBatch(values, batch)
         outputs = OutputModel(predictor.variables, scm.graph.parents("image"), rows)
     marginals = {name: batch[name] for name in scm.graph.attributes}
     return FinetuneObjective(scm, predictor, FinetuneConfig(targets=targets, **config), marginals, bound, outputs)
@@ -97,7 +96,7 @@ def test_each_row_follows_its_own_intervention_through_the_graph(shape):
 
 def pair_of(image, attributes):
     """Of images that an intervention has left alone."""
-    return Pair(image, image, Causes(attributes.factual), Causes(attributes.counterfactual), attributes)
+    return Pair(image, image, attributes)
 
 
 def _all(name, n):
@@ -140,7 +139,7 @@ def test_the_distance_to_carried_outputs_is_of_log_odds_and_numbers():
     odds = prediction["race"].log_softmax(dim=1)
     black = values[:, nodes.index(f"output of race: {graph['race'].labels[2]}")]
     assert (black - (odds[:, 2] - odds[:, 0])).abs().max() < 1e-5
-    model = OutputModel(predictor.variables, graph.parents("image"), OutputBatch(values, Causes(batch)))
+    model = OutputModel(predictor.variables, graph.parents("image"), OutputBatch(values, batch))
     i, targets = nodes.index("output of age"), values.clone()
     targets[:, i] += 2 * model.spread[i]
     found = model.distances(prediction, targets)
@@ -160,7 +159,7 @@ def test_carried_outputs_are_exact_where_the_answer_is_known():
         return 2.0 * sex + (1.0 + sex) * w
 
     variables = [graph["finding"]]
-    rows = OutputBatch(outputs(batch["sex"])[:, None], Causes(batch))
+    rows = OutputBatch(outputs(batch["sex"])[:, None], batch)
     model = OutputModel(variables, graph.parents("image"), rows)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(300):
@@ -170,8 +169,8 @@ def test_carried_outputs_are_exact_where_the_answer_is_known():
     other = {**batch, "sex": 1 - batch["sex"]}
     factual = torch.stack([torch.zeros(4000), outputs(batch["sex"])], dim=1)
     with torch.no_grad():
-        found = model.carry({"finding": factual}, Causes(batch), Causes(other))[:, 0]
-        same = model.carry({"finding": factual}, Causes(batch), Causes(batch))[:, 0]
+        found = model.carry({"finding": factual}, batch, other)[:, 0]
+        same = model.carry({"finding": factual}, batch, batch)[:, 0]
     assert model.spread[0].item() == pytest.approx(2.5**0.5, rel=0.05)  # of (1 + sex) w, sexes even
     nothing = (factual[:, 1] - outputs(other["sex"])).abs().mean()
     assert (found - outputs(other["sex"])).abs().mean() < 0.25 < nothing / 7

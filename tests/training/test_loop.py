@@ -31,9 +31,9 @@ from tests.models import tiny_scm
 TINY = [
     "graph=chest",
     *("data.source=simulator", "data.size=32", "data.train=64", "data.val=16", "data.test=16"),
-    *("model.image.size=32", "model.image.stem=4", "model.image.resolutions=[8,4,1]"),
-    *("model.image.widths=[8,8,8]", "model.image.latents=[2,2,4]", "model.image.embedding=8"),
-    *("model.image.encoder_blocks=[1,1,1]", "model.image.decoder_blocks=[1,1,1]"),
+    *("model.hvae.stem=4", "model.hvae.resolutions=[8,4,1]"),
+    *("model.hvae.widths=[8,8,8]", "model.hvae.latents=[2,2,4]", "model.hvae.embedding=8"),
+    *("model.hvae.encoder_blocks=[1,1,1]", "model.hvae.decoder_blocks=[1,1,1]"),
     *("train.device=cpu", "train.threads=1", "train.log_every=1"),
     *("train.attributes.steps=20", "train.attributes.checkpoint_every=5", "train.attributes.batch_size=8"),
     *("train.image.steps=40", "train.image.checkpoint_every=5", "train.image.validate_every=5"),
@@ -62,14 +62,15 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a if a[name].numel())
 
 
-WITH_EVERYTHING = [
-    *("train.image.kl_warmup_steps=30", "model.image.template=true"),
-    *("train.stages=[attributes,predictors,image]", "model.severity.of=[finding]", "model.predictor.widths=[4,4]"),
-    *("model.evaluator.widths=[4,4]", "train.predictors.steps=5", "train.outputs.steps=5"),
-]
+TEMPLATE = "model.template.of=[sex,age]"
+KINDS = {
+    "plain": [],
+    "warm-up and template": ["train.image.kl_warmup_steps=30", TEMPLATE],
+    "flow": ["model.image=flow", TEMPLATE, "model.flow.components=12", "model.flow.width=16"],
+}
 
 
-@pytest.mark.parametrize("more", [[], WITH_EVERYTHING], ids=["plain", "with severities and template"])
+@pytest.mark.parametrize("more", KINDS.values(), ids=KINDS)
 def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, more):
     straight = run(tmp_path / "straight", *more)
     killed = tmp_path / "killed"
@@ -224,7 +225,7 @@ def test_training_stops_after_a_bounded_number_of_bad_steps(cohort, tmp_path):
 
 
 def test_the_message_names_the_key_that_has_the_settings(cohort, tmp_path):
-    """Stages can share their settings: the flows of the severities have those of `outputs`."""
+    """Stages can share their settings, as predictor and evaluator do."""
     settings = StageConfig(steps=50)
     objective = Poisoned(tiny_scm().requires_grad_(True), range(1, 1000))
     stage = stage_of(objective, cohort, tmp_path, settings, max_bad_steps=0, outputs=settings)
