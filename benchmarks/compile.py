@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from causalcxr.building import build_model
 from causalcxr.config import load_config
 from causalcxr.graph import load_graph
 from causalcxr.randomness import Draws
@@ -43,8 +44,7 @@ def main() -> None:
 
 def measure(preset: str, rows: int, repeats: int, device: str) -> dict[str, float]:
     """Seconds of the first compiled step, and how many times faster than plain ones the others are."""
-    config = load_config([f"preset={preset}"])
-    scm = StructuralCausalModel(load_graph("chest"), config.model, config.data.size).to(device)
+    scm = model(preset).to(device)
     batch = scm.sample(rows, seed=0)
     plain = ImageObjective(scm.requires_grad_(True))
     compiled = torch.compile(plain)
@@ -55,6 +55,16 @@ def measure(preset: str, rows: int, repeats: int, device: str) -> dict[str, floa
     times = [[_seconds(one, batch, device) for one in (plain, compiled)] for _ in range(repeats)]
     slow, fast = (statistics.median(column) for column in zip(*times, strict=True))
     return {"first_step_seconds": first, "step_milliseconds": 1000 * slow, "times_faster_compiled": slow / fast}
+
+
+# What is no preset by itself: a flow at the literature's size.
+FLOWS = {"flow192": ["data.size=192", "model.image=flow", "model.template.of=[sex,race,age]"]}
+
+
+def model(preset: str, *settings: str) -> StructuralCausalModel:
+    """An untrained model of a preset, or of one of FLOWS."""
+    config, graph = load_config([*FLOWS.get(preset, [f"preset={preset}"]), *settings]), load_graph("chest")
+    return build_model(config, graph.with_image_mechanism(config.model.image or graph["image"].mechanism))
 
 
 def take_steps(

@@ -12,30 +12,27 @@ and none begins after the time is up.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from compile import measure
+from compile import measure, model
 from speed import INTERVENTIONS
 
-from causalcxr.config import load_config
-from causalcxr.graph import load_graph
-from causalcxr.mechanisms.hvae import HVAENoise
+from causalcxr.mechanisms.image import ImageNoise
 from causalcxr.randomness import Draws
-from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import write_json
 from causalcxr.training.objectives import ImageObjective
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 SECONDS = 480  # after which no part begins; the longest takes about one minute
-PRESETS = ("hvae64", "hvae128", "hvae192")
+PRESETS = ("hvae64", "hvae128", "hvae192", "flow192")
 REPEATS = 5
 
 
@@ -63,14 +60,13 @@ def main() -> None:
 @torch.no_grad()
 def agreement(preset: str, rows: int, device: str) -> dict[str, float]:
     """Largest and mean difference in grey levels, of the same parents and noise, in float32 on both."""
-    scm = _model(preset)
+    scm = model(preset)
     batch = scm.sample(rows, seed=0)
     image = scm.image_mechanism
     noise, parents = image.sample_noise(rows, Draws(1)), {name: batch[name] for name in scm.graph.attributes}
     there = image(noise, parents)
     image.to(device)
-    moved = HVAENoise(tuple(z.to(device) for z in noise.latents), noise.pixel.to(device))
-    here = image(moved, {name: values.to(device) for name, values in parents.items()}).cpu()
+    here = image(_moved(noise, device), {name: values.to(device) for name, values in parents.items()}).cpu()
     difference = 255 * (here - there).abs()
     return {"largest_levels": difference.max().item(), "mean_levels": difference.mean().item()}
 
@@ -84,17 +80,20 @@ PRECISIONS = {"32": (None, False), "32 with tf32": (None, True), "bf16-mixed": (
 
 
 def checkpointing(preset: str, rows: int, device: str) -> dict[str, Any]:
-    """A step in bf16 with the activations kept, and with them computed again."""
+    """A step of the VAE in bf16 with the activations kept, and with them computed again."""
     return {
-        f"checkpoint={kept}": _training_step(preset, rows, device, torch.bfloat16, False, kept)
+        f"checkpoint={kept}": _training_step(
+            preset, rows, device, torch.bfloat16, False, f"model.hvae.checkpoint={kept}"
+        )
         for kept in (False, True)
+        if preset.startswith("hvae")
     }
 
 
 @torch.no_grad()
 def counterfactuals(preset: str, rows: int, device: str) -> dict[str, float]:
     """Images a second of eight interventions decoded together, and how many times faster than one by one."""
-    scm = _model(preset).to(device)
+    scm = model(preset).to(device)
     batch = scm.sample(rows, seed=0)
     abduction = scm.abduct(batch, seed=0)
 
@@ -128,10 +127,10 @@ PARTS: dict[str, Callable[[str, int, str], dict[str, Any]]] = {
 
 
 def _training_step(
-    preset: str, rows: int, device: str, dtype: torch.dtype | None, tf32: bool, checkpoint: bool | None = None
+    preset: str, rows: int, device: str, dtype: torch.dtype | None, tf32: bool, *settings: str
 ) -> dict[str, float]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    scm = _model(preset, checkpoint).to(device)
+    scm = model(preset, *settings).to(device)
     objective, batch = ImageObjective(scm), scm.sample(rows, seed=0)
     optimizer = torch.optim.AdamW(objective.parameters(), fused=True)
 
@@ -150,11 +149,15 @@ def _training_step(
     }
 
 
-def _model(preset: str, checkpoint: bool | None = None) -> StructuralCausalModel:
-    config = load_config([f"preset={preset}"])
-    if checkpoint is not None:
-        config.model.hvae.checkpoint = checkpoint
-    return build_model(config, load_graph("chest"))
+def _moved(noise: ImageNoise, device: str) -> Any:
+    """The same noise on another device."""
+    found = {}
+    for part in dataclasses.fields(noise):  # pyright: ignore[reportArgumentType]
+        value = getattr(noise, part.name)
+        if isinstance(value, tuple):
+            value = tuple(one.to(device) for one in value)
+        found[part.name] = value.to(device) if isinstance(value, torch.Tensor) else value
+    return type(noise)(**found)
 
 
 def _seconds(work: Callable[[], None], device: str) -> float:

@@ -4,10 +4,11 @@
     python benchmarks/speed.py --json     one JSON object
 
 `batched_interventions`: eight interventions on one abduction, all decoded together, against eight counterfactuals
-made one by one in the published way (each: encoder, posterior decoder, one decoder pass for the reconstruction,
-one for the counterfactual). `cache_read`: random batches from the memory-mapped cache against decoding the JPEGs.
-`training_step`: how often one step of the image stage calls encoder and decoder. `finetune_step`: one step of
-fine-tuning against the published way (two passes of the encoder, four of the decoder, a trunk for every head).
+made one by one in the published way (each: abduction, one pass for the reconstruction, one for the
+counterfactual), for every image mechanism. `cache_read`: random batches from the memory-mapped cache against
+decoding the JPEGs. `training_step`: how often one step of the VAE's image stage calls encoder and decoder.
+`finetune_step`: one step of its fine-tuning against the published way (two passes of the encoder, four of the
+decoder, a trunk for every head).
 """
 
 import argparse
@@ -22,10 +23,10 @@ from typing import Any
 
 import torch
 from cache_read import cache_read
+from compile import model
 
-from causalcxr.building import build_model, build_predictor
+from causalcxr.building import build_predictor
 from causalcxr.config import load_config
-from causalcxr.graph import load_graph
 from causalcxr.interventions import draw_one_each
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
@@ -40,6 +41,7 @@ INTERVENTIONS: list[dict[str, Any]] = [
     *({"age": age} for age in (30, 80)),
     {"finding": "Pleural Effusion"},
 ]
+PRESETS = {"hvae": "hvae64", "flow": "quickstart"}  # one for each image mechanism
 
 
 def main() -> None:
@@ -48,7 +50,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     results = {
-        "batched_interventions": batched_interventions(options.repeats),
+        "batched_interventions": {
+            mechanism: batched_interventions(options.repeats, preset) for mechanism, preset in PRESETS.items()
+        },
         "training_step": training_step(),
         "finetune_step": finetune_step(options.repeats),
         "cache_read": cache_read(),
@@ -58,7 +62,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def batched_interventions(repeats: int, preset: str = "quickstart", rows: int = 8) -> dict[str, Any]:
+def batched_interventions(repeats: int, preset: str = PRESETS["hvae"], rows: int = 8) -> dict[str, Any]:
     """Seconds of both ways at the preset's size, their ratio, and the peak memory beside each."""
     scm = _model(preset)
     batch = scm.sample(rows, seed=0)
@@ -85,8 +89,8 @@ def batched_interventions(repeats: int, preset: str = "quickstart", rows: int = 
     }
 
 
-def training_step(preset: str = "quickstart") -> dict[str, int]:
-    """Calls of encoder and decoder in one step of the image stage."""
+def training_step(preset: str = PRESETS["hvae"]) -> dict[str, int]:
+    """Calls of encoder and decoder in one step of the VAE's image stage."""
     scm = _model(preset).requires_grad_(True)
     batch, calls = scm.sample(2, seed=0), {"encoder": 0, "decoder": 0}
     for name in calls:
@@ -97,7 +101,7 @@ def training_step(preset: str = "quickstart") -> dict[str, int]:
     return calls
 
 
-def finetune_step(repeats: int, preset: str = "quickstart", rows: int = 16) -> dict[str, Any]:
+def finetune_step(repeats: int, preset: str = PRESETS["hvae"], rows: int = 16) -> dict[str, Any]:
     """Seconds of one step, forward and backward, both ways with the same loss; and the passes that ours takes."""
     objective, batch = _finetuning(preset, rows)
     image_mechanism, frozen = objective.mechanism, objective._frozen
@@ -152,10 +156,7 @@ def _finetuning(preset: str, rows: int) -> tuple[FinetuneObjective, dict[str, to
 
 
 def _model(preset: str) -> StructuralCausalModel:
-    config, graph = load_config([f"preset={preset}"]), load_graph("chest")
-    if config.model.image:
-        graph = graph.with_image_mechanism(config.model.image)
-    return build_model(config, graph).requires_grad_(False)
+    return model(preset).requires_grad_(False)
 
 
 def _in_turn(slow: Callable[[], None], fast: Callable[[], None], repeats: int) -> tuple[float, float]:

@@ -87,13 +87,15 @@ def test_the_gpu_script_runs_on_a_cpu_and_keeps_what_other_devices_found(monkeyp
     out.write_text('{"another device": {"rows": 1}}')
     parts = [part for part in gpu.PARTS if part != "compile"]
     monkeypatch.setattr(
-        "sys.argv", ["gpu.py", "--out", str(out), "--presets", "hvae32", "--rows", "2", "--parts", *parts]
+        "sys.argv",
+        ["gpu.py", "--out", str(out), "--presets", "hvae32", "flow192", "--rows", "2", "--parts", *parts],
     )
     gpu.main()
     found = json.loads(out.read_text())
     assert found.pop("another device") == {"rows": 1}
     (mine,) = found.values()
-    assert mine["agreement"]["hvae32"] == {"largest_levels": 0, "mean_levels": 0}  # the device is the CPU itself
+    same = {"largest_levels": 0, "mean_levels": 0}  # the device is the CPU itself
+    assert mine["agreement"] == {"hvae32": same, "flow192": same}
     assert set(mine["training"]["hvae32"]) == {"32", "32 with tf32", "bf16-mixed"}
     assert all(one["images_a_second"] > 0 for one in mine["training"]["hvae32"].values())
     monkeypatch.setattr(gpu, "SECONDS", -1)  # the time is up before anything has begun

@@ -12,7 +12,7 @@ What components and solver lose is the residual `e`, which is kept, so a null in
 the parents have it (`template.py`). The residual is carried along with them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from causalcxr.graph import Variable
-from causalcxr.mechanisms.flow_network import Velocity, integrate
+from causalcxr.mechanisms.flow_network import Velocity
+from causalcxr.mechanisms.flow_path import PATHS, SOLVERS, integrate, straight_time, times_between
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, ObservedImages
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.principal import PrincipalComponents
 from causalcxr.randomness import Draws
-from causalcxr.support.bounds import bounded
+from causalcxr.support.bounds import bounded, choice
 from causalcxr.support.errors import ConfigError
 from causalcxr.values import Batch
 
@@ -39,8 +40,9 @@ class FlowConfig:
     """Sizes and shape of the flow.
 
     `components`: principal components that it lives in. `whiten`: how far their spreads are evened out, 0 to 1.
-    `width`, `blocks`, `embedding`, `dropout`: of the velocity's network. `steps`: of the solver, each
-    way. `t_end`: the time at which abduction stops; 0 is noise, 1 the image itself.
+    `width`, `blocks`, `embedding`, `dropout`: of the velocity's network. `path`: `straight`, or `diffusion`.
+    `solver`: `heun`, or `euler`; on the diffusion path that is DDIM. `steps`: of the solver, each way. `t_end`:
+    the time at which abduction stops; 0 is noise, 1 the image itself.
     """
 
     components: int = bounded(256, least=1)
@@ -49,6 +51,8 @@ class FlowConfig:
     blocks: int = bounded(4, least=1)
     embedding: int = bounded(128, least=1)
     dropout: float = bounded(0.1, least=0, below=1)
+    path: str = choice("straight", PATHS)
+    solver: str = choice("heun", SOLVERS)
     steps: int = bounded(4, least=1)
     t_end: float = bounded(0.1, least=0, below=1)
 
@@ -99,8 +103,8 @@ class FlowInferred:
 
     @cached_property
     def noise(self) -> FlowNoise:
-        end, steps = self.flow.config.t_end, self.flow.config.steps
-        latent = integrate(self.flow.velocity_of(self.features), self.coordinates, 1.0, end, steps)
+        end = self.flow.config.t_end
+        latent = self.flow.solve(self.coordinates, self.features, 1.0, end)
         found = FlowNoise(latent, torch.zeros_like(self.image), end, self.features)
         return replace(found, residual=self.image - self.flow.compose(found, self.features))
 
@@ -202,19 +206,23 @@ class Flow(ImageMechanism):
     ) -> Tensor:
         """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by component, at a time in stratum i of n, `x_0` being noise."""
         i, n = stratum
-        t = (i + draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0]) / n
+        t = straight_time(
+            (i + draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0]) / n, self.config.path
+        )
         noise = draws.normal(*coordinates.shape, dtype=coordinates.dtype)
         between = torch.lerp(noise, coordinates, t[:, None])
         velocity = self.velocity(between, t, features, draws if dropout else None)
         return (velocity - (coordinates - noise)).square().mean(dim=1)
 
-    def velocity_of(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """`(x, t)` to the velocity under parents with these features."""
-        return lambda x, t: self.velocity(x, t, features)
+    def solve(self, x: Tensor, features: Tensor, start: float, end: float) -> Tensor:
+        """Carry `x` `(B, k)` from one time to another under parents with these features."""
+        config = self.config
+        times = times_between(start, end, config.steps, config.path)
+        return integrate(lambda x, t: self.velocity(x, t, features), x, times, config.solver)
 
     def compose(self, noise: FlowNoise, features: Tensor) -> Tensor:
         """The image `(B, C, H, W)` without its residual, not clipped, under parents with these features."""
-        end = integrate(self.velocity_of(features), noise.latent, noise.start, 1.0, self.config.steps)
+        end = self.solve(noise.latent, features, noise.start, 1.0)
         return self.template.warp(self.template(features) + self.components.decode(end), features)
 
     def _residual(self, image: Tensor, features: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""The velocity of a conditional flow, and the solution of its differential equation."""
+"""The network that a conditional flow's velocity is."""
 
 import math
-from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +8,7 @@ from torch.nn import functional as F
 
 from causalcxr.randomness import Draws
 
-__all__ = ["Velocity", "integrate"]
+__all__ = ["Velocity"]
 
 _FREQUENCIES, _HIGHEST = 16, 50.0  # of the features that describe the time
 
@@ -64,20 +62,3 @@ class _Block(nn.Module):
             kept = self.dropout <= draws.uniform(inner.shape[1], len(inner)).T
             inner = inner * kept / (1 - self.dropout)
         return hidden + (1 + gain) * self.outer(inner)
-
-
-def integrate(
-    velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, end: float, steps: int
-) -> Tensor:
-    """Solve `dx/dt = velocity(x, t)` from `start` to `end` by Heun's method, two evaluations a step.
-
-    `x` `(B, ...)`; `velocity` takes times `(B,)`. Its error falls with the square of the number of steps.
-    """
-    if start == end:
-        return x
-    size = (end - start) / steps
-    times = [torch.full((len(x),), start + size * i, device=x.device, dtype=x.dtype) for i in range(steps + 1)]
-    for now, then in pairwise(times):
-        slope = velocity(x, now)
-        x = x + 0.5 * size * (slope + velocity(x + size * slope, then))
-    return x

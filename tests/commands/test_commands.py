@@ -191,4 +191,4 @@ def test_the_command_that_trains_says_where_the_network_does_not_fit(tmp_path):
     commands = dict(prepare_cohort("simulator", "", str(tmp_path / "out"), few, [64, 40]))
     by_size = {int(folder.name): command for folder, command in commands.items()}
     assert by_size[64].startswith("causalcxr train preset=hvae64 ") and "#" not in by_size[64]
-    assert by_size[40].endswith("# and, since image.resolutions: starts with 32, expected size / stem = 20")
+    assert "# and, since model.hvae.resolutions: starts with 32, expected data.size / stem = 20" in by_size[40]

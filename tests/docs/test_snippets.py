@@ -179,9 +179,9 @@ def _check_options(command: str, arguments: Sequence[str], options: argparse.Nam
     settings = [word for word in arguments if "=" in word and not word.startswith("-")]
     if command == "data":
         assert options.source in (*SOURCES, "SOURCE")
-        load_config(settings, trains=False)
+        load_config(settings)
     elif command == "graph":
-        load_config(settings, trains=False)
+        load_config(settings)
     elif command == "counterfactual":
         graph, named = load_graph("chest"), assignments(arguments, "--with", "--do")[1]
         assert set(parse_assignments(graph, named["--with"])) == set(graph.attributes)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.flow import Flow
-from causalcxr.mechanisms.flow_network import integrate
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError, DataError
 from tests.models import SIZE, TINY_FLOW
@@ -18,22 +17,6 @@ SEX = Variable("sex", "binary", labels=("female", "male"))
 IMAGE = Variable("v", "image", ("sex",), channels=1)
 SPREAD = 0.6  # of a coordinate given the parents
 SHIFT = 1.5  # of its mean under sex = male
-
-
-def test_the_solver_is_of_second_order():
-    """`dx/dt = 2 x` from 0 to 1 gives `e^2 x`; with twice the steps a quarter of the error is left."""
-    x = torch.linspace(-1, 1, 5, dtype=torch.float64)
-    errors = [(integrate(lambda x, t: 2 * x, x, 0, 1, n) - math.exp(2) * x).abs().max() for n in (10, 20, 40)]
-    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1) and errors[1] / errors[2] == pytest.approx(
-        4, rel=0.05
-    )
-
-
-def test_the_solver_runs_backwards_and_knows_the_time():
-    x = torch.ones(3, dtype=torch.float64)
-    back = integrate(lambda x, t: t[:, None].squeeze(1) + 0 * x, x, 1, 0.2, 7)  # the integral of t from 1 to 0.2
-    torch.testing.assert_close(back, x - (1 - 0.2**2) / 2)
-    assert integrate(lambda x, t: 1 / t, x, 0.3, 0.3, 4) is x
 
 
 class ExactVelocity(nn.Module):

@@ -1,12 +1,18 @@
-"""The protocol of image mechanisms is enough: one of forty lines, with a known answer, goes through everything."""
+"""The protocol of image mechanisms is enough: the one of docs/new-mechanism.md goes through everything."""
 
-from dataclasses import dataclass
+import sys
+import types
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
+from causalcxr.graph import load_graph
+from causalcxr.mechanisms import registry
+from causalcxr.mechanisms.registry import MechanismsConfig
 from causalcxr.metrics.images import measure_images
 from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.predictor import NetworkPredictor
@@ -17,70 +23,35 @@ from causalcxr.support.errors import GraphError
 from causalcxr.training.config import FinetuneConfig
 from causalcxr.training.finetune import FinetuneObjective
 from causalcxr.training.objectives import ImageObjective
-from tests.models import tiny_scm
+from tests.models import SIZE
 
 CHANGED = {"age": 80.0}
 
 
-@dataclass(frozen=True)
-class PixelNoise(ImageNoise):
-    pixel: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixel)
-
-    def repeat(self, k: int) -> "PixelNoise":
-        return PixelNoise(self.pixel.repeat(k, 1, 1, 1))
-
-    def select(self, rows) -> "PixelNoise":
-        return PixelNoise(self.pixel[rows])
+PAGE = Path(__file__).parents[2] / "docs" / "new-mechanism.md"
 
 
-@dataclass(frozen=True)
-class InferredLogits:
-    image: Tensor
-    mean: Tensor
-    noise: PixelNoise
-    bound = None
-
-    @property
-    def loss(self) -> Tensor:
-        return 0.5 * self.noise.pixel.square().mean(dim=(1, 2, 3))
-
-    def redrawn(self, draws) -> Tensor:
-        return self.mean
+def load_page() -> Any:
+    """The module that the page's code makes."""
+    module = types.ModuleType("logit")
+    sys.modules["logit"] = module  # dataclasses look their module up
+    exec(PAGE.read_text("utf-8").split("```python\n")[1].split("```")[0], module.__dict__)
+    return module
 
 
-class LogitImage(ImageMechanism):
-    """`logit(image) := A features(parents) + e`: the counterfactual adds what the features' change is worth."""
-
-    def __init__(self, variable, parents, config=None, size=64, template=()):
-        super().__init__(variable, parents, config, size, template)
-        self.effects = nn.Linear(self.parent_encoder.width, size * size)
-
-    def sample_noise(self, n, draws=None):
-        return PixelNoise(self._draws(draws).normal(n, *self.event_shape, dtype=self._dtype))
-
-    def forward(self, noise, parents):
-        assert isinstance(noise, PixelNoise)
-        return torch.sigmoid(self._mean(parents) + noise.pixel)
-
-    def infer(self, value, parents, draws=None):
-        image = value.to(self._dtype) / (255 if value.dtype == torch.uint8 else 1)
-        mean = self._mean(parents)
-        return InferredLogits(image, mean.sigmoid(), PixelNoise(image.logit(1e-4) - mean))
-
-    def _mean(self, parents):
-        return self.effects(self.parent_encoder(parents)).view(-1, *self.event_shape)
+LOGIT = load_page()
 
 
 @pytest.fixture
-def scm() -> StructuralCausalModel:
-    scm = tiny_scm()
+def scm(monkeypatch) -> StructuralCausalModel:
+    """With the mechanism entered in the registry as the page says."""
+    monkeypatch.setitem(registry.IMAGE_MECHANISMS, "logit", LOGIT.Logit)
+    config = make_dataclass("Config", [("logit", Any, None)], bases=(MechanismsConfig,))(
+        logit=LOGIT.LogitConfig(0.3)
+    )
     torch.manual_seed(0)
-    old = scm.image_mechanism
-    scm.mechanisms["image"] = LogitImage(old.variable, old.parents, size=old.event_shape[-1])
-    return scm
+    scm = StructuralCausalModel(load_graph("chest").with_image_mechanism("logit"), config, SIZE)
+    return scm.requires_grad_(False)
 
 
 @pytest.fixture

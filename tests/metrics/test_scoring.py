@@ -17,9 +17,10 @@ from causalcxr.metrics.scoring import Scored, importance_weights, join_trials
 from causalcxr.metrics.targets import define_target, measure_trials
 from causalcxr.predictors.adapters import AdaptedPredictor, Output
 from causalcxr.randomness import Draws
+from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.errors import RunError
 from causalcxr.training.objectives import AttributesObjective
-from tests.models import tiny_scm
+from tests.models import TINY, tiny_scm
 
 GRAPH = load_graph("chest")
 N, SIZE, KNOBS = 2000, 32, simulator.Knobs(race_exposure=0.3, finding_volume=0.5)
@@ -67,7 +68,7 @@ def evaluator():
 def scm():
     """The attributes' mechanisms, fitted on 6,000 simulated subjects."""
     torch.manual_seed(0)
-    scm = tiny_scm(GRAPH)
+    scm = StructuralCausalModel(GRAPH, TINY, 16)
     train = simulator.attributes(simulator.noise(1, range(6000)))
     scm.calibrate(train)
     objective = AttributesObjective(scm)
