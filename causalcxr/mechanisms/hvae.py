@@ -45,6 +45,7 @@ from causalcxr.values import Batch
 __all__ = ["HVAE", "Elbo", "HVAEConfig", "HVAENoise"]
 
 
+_DECODED_PIXELS = 2**17  # at a time on a CPU: feature maps of more leave its cache
 _BASELINE_SCALE = 0.1  # of the baseline's regression, in [0, 1] units: about what people differ by
 
 
@@ -171,8 +172,17 @@ class HVAE(ImageMechanism):
         return HVAENoise(tuple(latents), pixel)
 
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
-        """One pass of the decoder alone."""
+        """One pass of the decoder alone, on a CPU in parts."""
         assert isinstance(noise, HVAENoise)
+        rows = max(1, _DECODED_PIXELS // self.event_shape.numel())
+        if noise.pixel.device.type != "cpu" or len(noise) <= rows:
+            return self._make(noise, parents)
+        values = {parent.name: parents[parent.name] for parent in self.parents}
+        parts = [slice(start, start + rows) for start in range(0, len(noise), rows)]
+        made = [self._make(noise.select(at), {name: of[at] for name, of in values.items()}) for at in parts]
+        return torch.cat(made)
+
+    def _make(self, noise: HVAENoise, parents: Batch) -> Tensor:
         conditions = self._condition(parents)
         loc, scale = self._decode(conditions, lambda layer, _: noise.latents[layer])
         pixel = noise.pixel

@@ -331,3 +331,15 @@ def test_eight_interventions_from_one_abduction_take_less_than_a_third_of_the_wo
     together = count_operations(lambda: hvae(noise.repeat(8), tiled))
     assert together == 8 * alone > 0
     assert 8 * (abduction + 2 * alone) > 3.5 * (abduction + together)
+
+
+def test_many_rows_are_decoded_in_parts_and_are_what_they_are_in_one(monkeypatch):
+    hvae, image, parents = make(), make_image(7), make_parents(7)
+    with torch.no_grad():
+        noise, calls = hvae.abduct(image, parents, Draws(0)), []
+        whole = hvae(noise, parents)
+        hvae.decoder.register_forward_hook(lambda *_: calls.append(1))
+        monkeypatch.setattr("causalcxr.mechanisms.hvae._DECODED_PIXELS", 3 * 256)
+        parts = hvae(noise, parents | {"image": image, "other": torch.zeros(1)})
+    assert len(calls) == 3
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
