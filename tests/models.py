@@ -9,7 +9,9 @@ from causalcxr.mechanisms.hvae import HVAEConfig
 from causalcxr.mechanisms.registry import MechanismsConfig
 from causalcxr.scm import StructuralCausalModel
 
-TINY_FLOW = FlowConfig(components=12, width=16, blocks=2, embedding=8, dropout=0, steps=3, t_end=0.2)
+TINY_FLOW = FlowConfig(
+    components=12, width=16, widths=[8, 8], blocks=2, embedding=8, dropout=0, steps=3, t_end=0.2
+)
 TINY_IMAGE = HVAEConfig(
     stem=2,
     resolutions=[8, 4, 1],

@@ -105,7 +105,7 @@ def solver_steps(folder: str, rows: int = 250) -> dict[str, Any]:
         made = {name: flow(inferred.noise, {**batch, name: drawn[name]}) for name in ATTRIBUTES}
         seconds = time.perf_counter() - begun
         back = flow.solve(inferred.noise.latent, inferred.features, inferred.noise.start, 1.0)
-        lost = flow.components.decode(back) - flow.components.decode(inferred.coordinates)
+        lost = flow.space.decode(back) - flow.space.decode(inferred.coordinates)
         errors = {}
         for name in ATTRIBUTES:
             distance, size = error_norms(made[name] - image, exact[name])

@@ -1,4 +1,4 @@
-"""The image's mechanism: a conditional flow in the principal components of what a template leaves.
+"""The image's mechanism: a conditional flow in what a template leaves, in its principal components or its pixels.
 
     noise u = (x_s, e)         image := compose(x_1, pa) + e      x_1 follows from x_s by dx/dt = v(x, t, pa)
 
@@ -6,7 +6,7 @@ The flow carries standard normal noise at time 0 to the coordinates of an image 
 on average (flow matching: Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003). Abduction
 solves the equation backwards from the image under the factual parents, to a time `t_end` at which there is
 still something of the image in it; prediction solves it forwards again under others. Both are deterministic.
-What components and solver lose is the residual `e`, which is kept, so a null intervention gives the image back.
+What the space and the solver lose is the residual `e`, which is kept, so a null intervention gives the image back.
 
 `compose` adds what the coordinates make to the image that the parents alone predict, and moves the sum to where
 the parents have it (`template.py`). The residual is carried along with them.
@@ -22,11 +22,13 @@ from torch import Tensor
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.flow_network import Velocity
 from causalcxr.mechanisms.flow_path import PATHS, SOLVERS, integrate, straight_time, times_between
+from causalcxr.mechanisms.flow_unet import UNetVelocity
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, ObservedImages
 from causalcxr.mechanisms.likelihood import image_to_float
+from causalcxr.mechanisms.pixels import Pixels
 from causalcxr.mechanisms.principal import PrincipalComponents
 from causalcxr.randomness import Draws
-from causalcxr.support.bounds import bounded, choice
+from causalcxr.support.bounds import bounded, bounded_list, choice
 from causalcxr.support.errors import ConfigError
 from causalcxr.values import Batch
 
@@ -35,19 +37,28 @@ __all__ = ["Flow", "FlowConfig", "FlowInferred", "FlowNoise"]
 _TIMES = 8  # at which the loss of an inferred image is taken, spread evenly
 
 
+_SPACES = ("components", "pixels")
+
+
 @dataclass
 class FlowConfig:
     """Sizes and shape of the flow.
 
-    `components`: principal components that it lives in. `whiten`: how far their spreads are evened out, 0 to 1.
-    `width`, `blocks`, `embedding`, `dropout`: of the velocity's network. `path`: `straight`, or `diffusion`.
+    `space`: what it lives in, `components` (principal ones, for images that lie on top of each other) or `pixels`.
+    `components`: how many. `whiten`: how far their spreads are evened out, 0 to 1. `width`: of the network, in
+    components. `widths`, `fold`: channels of the U-Net by level, and side of the pixel block that is folded into
+    them, in pixels. `blocks`, `embedding`, `dropout`: of either network. `path`: `straight`, or `diffusion`.
     `solver`: `heun`, or `euler`; on the diffusion path that is DDIM. `steps`: of the solver, each way. `t_end`:
-    the time at which abduction stops; 0 is noise, 1 the image itself.
+    the time at which abduction stops; 0 is noise, 1 the image itself. `checkpoint`: recompute the U-Net's
+    activations in the backward pass, for large images on a GPU.
     """
 
+    space: str = choice("components", _SPACES)
     components: int = bounded(256, least=1)
     whiten: float = bounded(0.25, least=0, most=1)
     width: int = bounded(512, least=1)
+    widths: list[int] = bounded_list([32, 96], least=1)
+    fold: int = bounded(2, least=1)
     blocks: int = bounded(4, least=1)
     embedding: int = bounded(128, least=1)
     dropout: float = bounded(0.1, least=0, below=1)
@@ -55,11 +66,12 @@ class FlowConfig:
     solver: str = choice("heun", SOLVERS)
     steps: int = bounded(4, least=1)
     t_end: float = bounded(0.1, least=0, below=1)
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)
 class FlowNoise(ImageNoise):
-    """`latent` `(B, k)`: the flow at the time `start`. `residual` `(B, C, H, W)`: what is added to the image.
+    """`latent` `(B, ...)`: the flow at the time `start`. `residual` `(B, C, H, W)`: what is added to the image.
 
     `features` `(B, F)`: of the parents under which the residual was abducted; None of a fresh one.
     """
@@ -74,9 +86,8 @@ class FlowNoise(ImageNoise):
 
     def repeat(self, k: int) -> "FlowNoise":
         features = None if self.features is None else self.features.repeat(k, 1)
-        return replace(
-            self, latent=self.latent.repeat(k, 1), residual=self.residual.repeat(k, 1, 1, 1), features=features
-        )
+        latent = self.latent.repeat(k, *[1] * (self.latent.ndim - 1))
+        return replace(self, latent=latent, residual=self.residual.repeat(k, 1, 1, 1), features=features)
 
     def select(self, rows: Tensor | slice) -> "FlowNoise":
         features = None if self.features is None else self.features[rows]
@@ -91,7 +102,7 @@ class FlowNoise(ImageNoise):
 class FlowInferred:
     """What one pass gives of `image`, float `(B, C, H, W)` in [0, 1]; each part is worked out when asked for.
 
-    `coordinates` `(B, k)`: the flow at time 1. `features` `(B, F)`: of the parents.
+    `coordinates` `(B, ...)`: the flow at time 1. `features` `(B, F)`: of the parents.
     """
 
     flow: "Flow"
@@ -142,35 +153,26 @@ class Flow(ImageMechanism):
     ):
         config = config or FlowConfig()
         super().__init__(variable, parents, config, size, template)
-        if config.components > (pixels := self.event_shape.numel()):
-            raise ConfigError(
-                f"model.flow.components is {config.components}; expected at most {pixels}, the pixels"
-            )
-        self.components = PrincipalComponents(config.components, self.event_shape, config.whiten)
-        self.velocity = Velocity(
-            config.components,
-            self.parent_encoder.width,
-            config.width,
-            config.blocks,
-            config.embedding,
-            config.dropout,
-        )
+        build = _build_components if config.space == "components" else _build_pixels
+        self.space, self.velocity = build(config, self.event_shape, self.parent_encoder.width)
 
     def prepare(self, rows: ObservedImages) -> None:
-        """Solve for the template, and for the principal components of what it leaves."""
+        """Solve for the template, and fit the space to what it leaves."""
         super().prepare(rows)
 
         def residuals() -> Iterable[Tensor]:
             return (self._residual(image, self.parent_encoder(parents)) for image, parents in rows())
 
-        self.components.fit(residuals)
+        self.space.fit(residuals)
+        if isinstance(self.velocity, UNetVelocity) and isinstance(self.space, Pixels):
+            self.velocity.spread.copy_(self.space.spread)
 
     def sample_noise(self, n: int, draws: Draws | None = None) -> FlowNoise:
-        """Standard normal noise at time 0, and a residual with the spread that the components lose."""
+        """Standard normal noise at time 0, and a residual with the spread of what the space loses."""
         draws = self._draws(draws)
-        latent = draws.normal(n, self.config.components, dtype=self._dtype)
+        latent = draws.normal(n, *self.space.coordinates, dtype=self._dtype)
         residual = draws.normal(n, *self.event_shape, dtype=self._dtype)
-        return FlowNoise(latent, residual * self.components.lost.view(self.event_shape), 0.0)
+        return FlowNoise(latent, residual * self.space.lost, 0.0)
 
     def forward(self, noise: ImageNoise, parents: Batch) -> Tensor:
         assert isinstance(noise, FlowNoise)
@@ -182,7 +184,7 @@ class Flow(ImageMechanism):
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> FlowInferred:
         self.check_shape(value)
         image, features = image_to_float(value, self._dtype), self.parent_encoder(parents)
-        coordinates = self.components.encode(self._residual(image, features))
+        coordinates = self.space.encode(self._residual(image, features))
         return FlowInferred(self, image, coordinates, features, self._draws(draws))
 
     def training_loss(
@@ -192,7 +194,7 @@ class Flow(ImageMechanism):
         draws: Draws,
         kl_share: Tensor | float = 1.0,
     ) -> Tensor:
-        """Squared error of the velocity at one time a row, `(B,)`, by component."""
+        """Squared error of the velocity at one time a row, `(B,)`, by coordinate."""
         found = self.infer(value, parents, draws)
         return self.matching_loss(found.coordinates, found.features, draws, dropout=self.training)
 
@@ -204,18 +206,18 @@ class Flow(ImageMechanism):
         stratum: tuple[int, int] = (0, 1),
         dropout: bool = False,
     ) -> Tensor:
-        """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by component, at a time in stratum i of n, `x_0` being noise."""
+        """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by coordinate, at a time in stratum i of n, `x_0` being noise."""
         i, n = stratum
         t = straight_time(
             (i + draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0]) / n, self.config.path
         )
         noise = draws.normal(*coordinates.shape, dtype=coordinates.dtype)
-        between = torch.lerp(noise, coordinates, t[:, None])
+        between = torch.lerp(noise, coordinates, t.view(-1, *[1] * (noise.ndim - 1)))
         velocity = self.velocity(between, t, features, draws if dropout else None)
-        return (velocity - (coordinates - noise)).square().mean(dim=1)
+        return (velocity - (coordinates - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
 
     def solve(self, x: Tensor, features: Tensor, start: float, end: float) -> Tensor:
-        """Carry `x` `(B, k)` from one time to another under parents with these features."""
+        """Carry `x` `(B, ...)` from one time to another under parents with these features."""
         config = self.config
         times = times_between(start, end, config.steps, config.path)
         return integrate(lambda x, t: self.velocity(x, t, features), x, times, config.solver)
@@ -223,8 +225,31 @@ class Flow(ImageMechanism):
     def compose(self, noise: FlowNoise, features: Tensor) -> Tensor:
         """The image `(B, C, H, W)` without its residual, not clipped, under parents with these features."""
         end = self.solve(noise.latent, features, noise.start, 1.0)
-        return self.template.warp(self.template(features) + self.components.decode(end), features)
+        return self.template.warp(self.template(features) + self.space.decode(end), features)
 
     def _residual(self, image: Tensor, features: Tensor) -> Tensor:
         """What the template leaves of an image, where the average person has it."""
         return self.template.unwarp(image, features) - self.template(features)
+
+
+def _build_components(
+    config: FlowConfig, shape: torch.Size, features: int
+) -> tuple[PrincipalComponents, Velocity]:
+    if config.components > shape.numel():
+        raise ConfigError(
+            f"model.flow.components is {config.components}; expected at most {shape.numel()}, the pixels"
+        )
+    sizes = config.width, config.blocks, config.embedding, config.dropout
+    return PrincipalComponents(config.components, shape, config.whiten), Velocity(
+        config.components, features, *sizes
+    )
+
+
+def _build_pixels(config: FlowConfig, shape: torch.Size, features: int) -> tuple[Pixels, UNetVelocity]:
+    coarsest = config.fold * 2 ** (len(config.widths) - 1)
+    if shape[-1] % coarsest:
+        raise ConfigError(
+            f"model.flow.widths and fold need images whose side is a multiple of {coarsest}, got {shape[-1]}"
+        )
+    sizes = config.widths, config.blocks, config.embedding, config.dropout, config.fold, config.checkpoint
+    return Pixels(shape), UNetVelocity(shape, features, *sizes)

@@ -8,9 +8,26 @@ from torch.nn import functional as F
 
 from causalcxr.randomness import Draws
 
-__all__ = ["Velocity"]
+__all__ = ["TimeEmbedding", "Velocity"]
 
 _FREQUENCIES, _HIGHEST = 16, 50.0  # of the features that describe the time
+
+
+class TimeEmbedding(nn.Module):
+    """Times `(B,)` and features `(B, F)` to their embedding `(B, width)`."""
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        frequencies = torch.logspace(0, math.log10(_HIGHEST), _FREQUENCIES)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        first = nn.Linear(2 * _FREQUENCIES + features, width)
+        self.network = nn.Sequential(first, nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, t: Tensor, features: Tensor) -> Tensor:
+        angles = t[:, None] * self.frequencies
+        return self.network(torch.cat([angles.sin(), angles.cos(), features], dim=1))
 
 
 class Velocity(nn.Module):
@@ -20,14 +37,9 @@ class Velocity(nn.Module):
     Source of the modulation: Peebles and Xie 2023 (arXiv:2212.09748).
     """
 
-    frequencies: Tensor
-
     def __init__(self, dimensions: int, features: int, width: int, blocks: int, embedding: int, dropout: float):
         super().__init__()
-        frequencies = torch.logspace(0, math.log10(_HIGHEST), _FREQUENCIES)
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        first = nn.Linear(2 * _FREQUENCIES + features, embedding)
-        self.embed = nn.Sequential(first, nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.embed = TimeEmbedding(features, embedding)
         self.enter = nn.Linear(dimensions, width)
         self.blocks = nn.ModuleList(_Block(width, embedding, dropout) for _ in range(blocks))
         self.leave, self.shift = nn.Linear(width, dimensions), nn.Linear(embedding, dimensions)
@@ -36,12 +48,14 @@ class Velocity(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, t: Tensor, features: Tensor, draws: Draws | None = None) -> Tensor:
-        angles = t[:, None] * self.frequencies
-        embedding = self.embed(torch.cat([angles.sin(), angles.cos(), features], dim=1))
-        hidden = self.enter(x)
+        embedding, hidden = self.embed(t, features), self.enter(x)
         for block in self.blocks:
             hidden = block(hidden, embedding, draws)
         return (self.leave(F.silu(hidden)) + self.shift(embedding)).to(x.dtype)  # under autocast it would be half
+
+    def weight(self, t: Tensor) -> Tensor:
+        """What the squared error at time t `(B,)` counts: the same at every time."""
+        return torch.ones_like(t)
 
 
 class _Block(nn.Module):

@@ -15,8 +15,8 @@ class PrincipalComponents(nn.Module):
     """The directions `(k, D)` in which flattened images vary most, none until `fit`.
 
     `encode` gives coordinates whose standard deviations are those of the components to the power `1 - whiten`, in
-    units of their mean: with 0 they keep their proportions, with 1 all are 1. `lost` `(D,)`: standard deviation of
-    what the components leave out.
+    units of their mean: with 0 they keep their proportions, with 1 all are 1. `lost` `(C, H, W)`: standard
+    deviation of what the components leave out.
     """
 
     centre: Tensor
@@ -26,11 +26,11 @@ class PrincipalComponents(nn.Module):
 
     def __init__(self, k: int, shape: torch.Size, whiten: float):
         super().__init__()
-        self.shape, self.whiten = shape, whiten
+        self.shape, self.whiten, self.coordinates = shape, whiten, torch.Size((k,))
         self.register_buffer("centre", torch.zeros(shape.numel()))
         self.register_buffer("directions", torch.eye(k, shape.numel()))
         self.register_buffer("scale", torch.ones(k))
-        self.register_buffer("lost", torch.zeros(shape.numel()))
+        self.register_buffer("lost", torch.zeros(shape))
 
     def encode(self, images: Tensor) -> Tensor:
         """Coordinates `(B, k)` of images `(B, C, H, W)`."""
@@ -71,4 +71,4 @@ class PrincipalComponents(nn.Module):
         self.directions.copy_(directions)
         self.scale.copy_(spread**self.whiten * spread.mean() ** (1 - self.whiten))
         left = squares / n - centre.square() - (spread.square()[:, None] * directions.square()).sum(dim=0)
-        self.lost.copy_(left.clamp_min(0).sqrt())
+        self.lost.copy_(left.clamp_min(0).sqrt().view(self.shape))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -46,9 +46,9 @@ def _with_template(image: Variable) -> HVAE:
     return hvae
 
 
-def _flow(image: Variable, parents: Sequence[Variable]) -> Flow:
+def _flow(image: Variable, parents: Sequence[Variable], space: str = "components") -> Flow:
     """Fitted to smooth images, with a template, so that components and displacements are no zeros."""
-    flow = Flow(image, parents, TINY_FLOW, SIZE, [parents[-1].name])
+    flow = Flow(image, parents, replace(TINY_FLOW, space=space), SIZE, [parents[-1].name])
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.interpolate(torch.rand(64, image.channels, 4, 4, generator=generator), size=16)
     flow.prepare(lambda: [(images, parents_of(64))])
@@ -70,6 +70,8 @@ def _cases() -> dict[str, Case]:
     colour = Variable("v", "image", ("sex",), channels=3)
     cases["hvae grey"] = Case(lambda: HVAE(image, PARENTS, TINY_IMAGE, SIZE), "image")
     cases["hvae with template"] = Case(lambda: _with_template(image), "image")
+    cases["flow in pixels"] = Case(lambda: _flow(image, PARENTS, space="pixels"), "image")
+    cases["flow in pixels, colour"] = Case(lambda: _flow(colour, (SEX,), space="pixels"), "image")
     cases["flow grey"] = Case(lambda: _flow(image, PARENTS), "image")
     cases["flow colour"] = Case(lambda: _flow(colour, (SEX,)), "image")
     cases["hvae colour"] = Case(lambda: HVAE(colour, (SEX,), TINY_IMAGE, SIZE), "image")

@@ -32,7 +32,7 @@ def exact_flow(t_end: float) -> Flow:
     """Of images of one coordinate, brightness; float64."""
     flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=1, steps=60, t_end=t_end), SIZE)
     flow.velocity = ExactVelocity()
-    flow.components.directions.fill_(1 / 16)
+    flow.space.directions.fill_(1 / 16)
     return flow.double()
 
 
@@ -41,12 +41,12 @@ def test_the_counterfactual_of_gaussian_images_is_the_known_one(t_end):
     """Abducted to pure noise, all of the shift appears; to a later time, the share that its noise allows."""
     flow, coordinates = exact_flow(t_end), torch.linspace(-1, 1, 9, dtype=torch.float64)
     sex = torch.zeros(9, dtype=torch.int64)
-    image = 0.5 + flow.components.decode(coordinates[:, None])
+    image = 0.5 + flow.space.decode(coordinates[:, None])
     noise = flow.abduct(image, {"sex": sex})
     made = flow(noise, {"sex": 1 - sex})
     root = math.sqrt((t_end * SPREAD) ** 2 + (1 - t_end) ** 2)
     expected = SHIFT * (1 - SPREAD * t_end / root)
-    found = flow.components.encode(made - 0.5).squeeze(1) - coordinates
+    found = flow.space.encode(made - 0.5).squeeze(1) - coordinates
     torch.testing.assert_close(
         found, torch.full_like(found, expected), atol=2e-3, rtol=0
     )  # 60 steps of the solver
@@ -55,7 +55,7 @@ def test_the_counterfactual_of_gaussian_images_is_the_known_one(t_end):
 def test_the_noise_of_gaussian_images_is_standard_normal_whatever_the_parents():
     flow, sex = exact_flow(0.0), torch.arange(4000) % 2
     coordinates = SHIFT * sex + SPREAD * Draws(0).normal(4000, dtype=torch.float64)
-    image = 0.5 + flow.components.decode(coordinates[:, None])
+    image = 0.5 + flow.space.decode(coordinates[:, None])
     latent = flow.infer(image, {"sex": sex}).noise.latent.squeeze(1)
     for group in (latent[sex == 0], latent[sex == 1]):
         assert group.mean().abs() < 0.07 and abs(group.std() - 1) < 0.05  # three standard errors of 2,000
@@ -150,3 +150,47 @@ def test_what_does_not_fit_is_refused():
         Flow(IMAGE, [SEX], TINY_FLOW, SIZE).infer(
             torch.zeros(1, 1, 8, 8), {"sex": torch.zeros(1, dtype=torch.int64)}
         )
+
+
+def test_before_training_a_flow_in_pixels_is_right_for_normal_pixels():
+    """Of known spreads: their noise is standard normal, and what it makes has the spreads."""
+    spreads = torch.linspace(0.02, 0.1, 256).view(1, 16, 16)
+    images = 0.5 + spreads * Draws(0).normal(4000, 1, 16, 16)
+    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, space="pixels", steps=40, t_end=0.0), SIZE)
+    sex = {"sex": torch.zeros(4000, dtype=torch.int64)}
+    flow.prepare(lambda: [(images, sex)])
+    with torch.no_grad():
+        latent = flow.abduct(images, sex).latent
+        drawn = flow(flow.sample_noise(4000, Draws(1)), sex)
+    # A standard deviation of 4,000 is known to 1.1 %; the largest of 256 is three times that off.
+    torch.testing.assert_close(latent.std(dim=0), torch.ones(1, 16, 16), rtol=0.05, atol=0)
+    torch.testing.assert_close(drawn.std(dim=0), spreads, rtol=0.06, atol=0)
+
+
+def test_noise_does_not_depend_on_the_parents():
+    """Of images whose mean depends on the parent, inverted under the parent that they have."""
+    torch.manual_seed(0)
+    image, sex = films(1024, seed=11)
+    own = 0.1 * Draws(12).normal(1024)[:, None, None, None]
+    image = image + own * (torch.arange(16) < 8) + 0.02 * Draws(13).normal(*image.shape)
+    config = dataclasses.replace(TINY_FLOW, components=4, width=64, embedding=32, t_end=0.0, steps=12)
+    flow = Flow(IMAGE, [SEX], config, SIZE)
+    flow.prepare(lambda: [(image, {"sex": sex})])
+    optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
+    for step in range(600):
+        rows = Draws(step).integers(1024, 256)
+        loss = flow.training_loss(image[rows], {"sex": sex[rows]}, Draws(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        latent = flow.abduct(image, {"sex": sex}).latent.flatten(1)
+        ignored = flow.abduct(image, {"sex": torch.zeros_like(sex)}).latent.flatten(1)
+    assert correlation(latent, sex) < 0.2  # of independent numbers, the largest of four is 0.07 in 1,024 rows
+    assert correlation(ignored, sex) > 0.5
+
+
+def correlation(noise: Tensor, sex: Tensor) -> float:
+    """The largest of the noise's coordinates with the parent."""
+    noise, centred = noise - noise.mean(dim=0), sex.float() - sex.float().mean()
+    return float(((noise * centred[:, None]).mean(dim=0) / noise.std(dim=0) / centred.std()).abs().max())

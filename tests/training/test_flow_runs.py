@@ -43,7 +43,7 @@ def tuned(run, request):
 def test_what_is_solved_for_is_kept_and_the_velocity_is_trained(run):
     flow = causalcxr.load(run).image_mechanism
     assert isinstance(flow, Flow) and flow.event_shape == (1, 32, 32)
-    assert flow.components.lost.max() > 0
+    assert flow.space.lost.max() > 0
     assert len(flow.template.brightness) == 3 and (flow.template.brightness.abs().amax(dim=(1, 2, 3)) > 0).all()
     assert all(parameter.abs().max() > 0 for parameter in flow.velocity.parameters())
 

@@ -94,11 +94,12 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, more):
         assert steps == list(range(1, 41))
 
 
-def test_two_processes_match_one_with_the_doubled_batch(tmp_path):
-    steps = ("train.attributes.steps=10", "train.image.steps=10", "train.image.batch_size={}")
-    one = run(tmp_path / "one", *steps[:2], "train.image.batch_size=16", "train.attributes.batch_size=16")
+@pytest.mark.parametrize("kind", ["plain", "flow"])
+def test_two_processes_match_one_with_the_doubled_batch(tmp_path, kind):
+    steps = ("train.attributes.steps=10", "train.image.steps=10", *KINDS[kind])
+    one = run(tmp_path / "one", *steps, "train.image.batch_size=16", "train.attributes.batch_size=16")
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
-    two = run(tmp_path / "two", *steps[:2], launcher=launcher)
+    two = run(tmp_path / "two", *steps, launcher=launcher)
     # The same gradients, summed in another order: float32 rounding, through 10 steps of AdamW.
     assert difference(one, two) < 2e-4
 
