@@ -127,6 +127,12 @@ class ParentEncoder(nn.Module):
         named = torch.tensor([p.name in names for p in self.parents], dtype=torch.bool)
         return named.repeat_interleave(torch.tensor(widths, dtype=torch.int64))
 
+    def values_of(self, name: str, features: Tensor) -> Tensor:
+        """A continuous parent's values `(B,)` in natural units, from the features `(B, width)`."""
+        i = [p.name for p in self.parents if not p.is_discrete].index(name)
+        column = int(self.columns_of([name]).nonzero())
+        return self.loc[i] + self.scale[i] * features[:, column]
+
     def forward(self, batch: Batch) -> Tensor:
         features, i = [], 0
         for parent in self.parents:

@@ -27,6 +27,7 @@ from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, ObservedImage
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.mechanisms.pixels import Pixels
 from causalcxr.mechanisms.principal import PrincipalComponents
+from causalcxr.mechanisms.template import TemplateConfig
 from causalcxr.randomness import Draws
 from causalcxr.support.bounds import bounded, bounded_list, choice
 from causalcxr.support.errors import ConfigError
@@ -49,8 +50,10 @@ class FlowConfig:
     components. `widths`, `fold`: channels of the U-Net by level, and side of the pixel block that is folded into
     them, in pixels. `blocks`, `embedding`, `dropout`: of either network. `path`: `straight`, or `diffusion`.
     `solver`: `heun`, or `euler`; on the diffusion path that is DDIM. `steps`: of the solver, each way. `t_end`:
-    the time at which abduction stops; 0 is noise, 1 the image itself. `checkpoint`: recompute the U-Net's
-    activations in the backward pass, for large images on a GPU.
+    the time at which abduction stops; 0 is noise, 1 the image itself. `t_start`: the time at which it begins.
+    Below 1, a little noise is drawn and mixed into the image first: pixels that are the same in every image could
+    not be told from noise otherwise. `checkpoint`: recompute the U-Net's activations in the backward pass, for
+    large images on a GPU.
     """
 
     space: str = choice("components", _SPACES)
@@ -66,6 +69,7 @@ class FlowConfig:
     solver: str = choice("heun", SOLVERS)
     steps: int = bounded(4, least=1)
     t_end: float = bounded(0.1, least=0, below=1)
+    t_start: float = bounded(1.0, above=0, most=1)
     checkpoint: bool = False
 
 
@@ -73,7 +77,8 @@ class FlowConfig:
 class FlowNoise(ImageNoise):
     """`latent` `(B, ...)`: the flow at the time `start`. `residual` `(B, C, H, W)`: what is added to the image.
 
-    `features` `(B, F)`: of the parents under which the residual was abducted; None of a fresh one.
+    It is in units of the gain. `features` `(B, F)`: of the parents under which it was abducted; None of a fresh
+    one.
     """
 
     latent: Tensor
@@ -114,10 +119,13 @@ class FlowInferred:
 
     @cached_property
     def noise(self) -> FlowNoise:
-        end = self.flow.config.t_end
-        latent = self.flow.solve(self.coordinates, self.features, 1.0, end)
+        start, end, x = self.flow.config.t_start, self.flow.config.t_end, self.coordinates
+        if start < 1:
+            x = torch.lerp(self.draws.normal(*x.shape, dtype=x.dtype), x, start)
+        latent = self.flow.solve(x, self.features, start, end)
         found = FlowNoise(latent, torch.zeros_like(self.image), end, self.features)
-        return replace(found, residual=self.image - self.flow.compose(found, self.features))
+        film = self.image / self.flow.template.gain(self.features)
+        return replace(found, residual=film - self.flow.compose(found, self.features))
 
     @cached_property
     def loss(self) -> Tensor:
@@ -129,7 +137,8 @@ class FlowInferred:
 
     @property
     def mean(self) -> Tensor:
-        return (self.image - self.noise.residual).clamp(0, 1)
+        noise = self.noise
+        return (self.image - self.flow.template.gain(self.features) * noise.residual).clamp(0, 1)
 
     def redrawn(self, draws: Draws) -> Tensor:
         return self.mean
@@ -139,7 +148,6 @@ class Flow(ImageMechanism):
     """`image := compose(x_1, parents) + e`. Values are uint8 or float in [0, 1], `(B, C, H, W)`. No likelihood."""
 
     pixel_noise = ("kept", "off")
-    draws_noise = False
     loss_unit = "squared error of the velocity"
     config: FlowConfig
 
@@ -149,7 +157,7 @@ class Flow(ImageMechanism):
         parents: Sequence[Variable],
         config: FlowConfig | None = None,
         size: int = 64,
-        template: Sequence[str] = (),
+        template: TemplateConfig | None = None,
     ):
         config = config or FlowConfig()
         super().__init__(variable, parents, config, size, template)
@@ -179,7 +187,12 @@ class Flow(ImageMechanism):
         features, residual = self.parent_encoder(parents), noise.residual
         if noise.features is not None:
             residual = self.template.carry(residual, noise.features, features)
-        return (self.compose(noise, features) + residual).clamp(0, 1)
+        return (self.template.gain(features) * (self.compose(noise, features) + residual)).clamp(0, 1)
+
+    @property
+    def draws_noise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether abduction is a draw."""
+        return self.config.t_start < 1
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> FlowInferred:
         self.check_shape(value)
@@ -213,23 +226,29 @@ class Flow(ImageMechanism):
         )
         noise = draws.normal(*coordinates.shape, dtype=coordinates.dtype)
         between = torch.lerp(noise, coordinates, t.view(-1, *[1] * (noise.ndim - 1)))
-        velocity = self.velocity(between, t, features, draws if dropout else None)
+        seen = self.template.without_gain(features)
+        velocity = self.velocity(between, t, seen, draws if dropout else None)
         return (velocity - (coordinates - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
 
     def solve(self, x: Tensor, features: Tensor, start: float, end: float) -> Tensor:
         """Carry `x` `(B, ...)` from one time to another under parents with these features."""
-        config = self.config
+        config, seen = self.config, self.template.without_gain(features)
         times = times_between(start, end, config.steps, config.path)
-        return integrate(lambda x, t: self.velocity(x, t, features), x, times, config.solver)
+        return integrate(lambda x, t: self.velocity(x, t, seen), x, times, config.solver)
 
     def compose(self, noise: FlowNoise, features: Tensor) -> Tensor:
-        """The image `(B, C, H, W)` without its residual, not clipped, under parents with these features."""
-        end = self.solve(noise.latent, features, noise.start, 1.0)
+        """The image `(B, C, H, W)` without its residual and gain, under parents with these features."""
+        start = self.config.t_start
+        end = self.solve(noise.latent, features, noise.start, start)
+        if start < 1:  # what is left of the noise is taken out in one step
+            t = torch.full((len(end),), start, device=end.device, dtype=end.dtype)
+            end = end + (1 - start) * self.velocity(end, t, self.template.without_gain(features))
         return self.template.warp(self.template(features) + self.space.decode(end), features)
 
     def _residual(self, image: Tensor, features: Tensor) -> Tensor:
         """What the template leaves of an image, where the average person has it."""
-        return self.template.unwarp(image, features) - self.template(features)
+        film = image / self.template.gain(features)
+        return self.template.unwarp(film, features) - self.template(features)
 
 
 def _build_components(

@@ -39,6 +39,7 @@ from causalcxr.mechanisms.likelihood import (
     image_to_float,
     pixel_noise,
 )
+from causalcxr.mechanisms.template import TemplateConfig
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch
 
@@ -146,18 +147,19 @@ class HVAE(ImageMechanism):
         parents: Sequence[Variable],
         config: HVAEConfig | None = None,
         size: int = 64,
-        template: Sequence[str] = (),
+        template: TemplateConfig | None = None,
     ):
         config = config or HVAEConfig()
         check_config(config, size)
         super().__init__(variable, parents, config, size, template)
+        solved = bool(self.template.of)
         self.embed = embedding_network(self.parent_encoder.width, config.embedding)
-        trained = config.baseline and not template
+        trained = config.baseline and not solved
         self.baseline = Baseline(config, variable.channels) if trained else None
         self.encoder = Encoder(config, variable.channels)
         self.posterior = Posterior(config)
         self.prior = Prior(config)
-        self.decoder = Decoder(config, variable.channels, has_baseline=config.baseline or bool(template))
+        self.decoder = Decoder(config, variable.channels, has_baseline=config.baseline or solved)
         self.to(memory_format=torch.channels_last)
 
     def sample_noise(self, n: int, draws: Draws | None = None) -> HVAENoise:
@@ -225,7 +227,7 @@ class HVAE(ImageMechanism):
         self.check_shape(value)
         draws, image = self._draws(draws), image_to_float(value, self._dtype)
         conditions = self._condition(parents)
-        film = self.template.unwarp(image, conditions.features)
+        film = self.template.unwarp(image / conditions.gain, conditions.features)
         features = self.encoder(conditions.residual(film).detach())
         latents: list[Tensor] = []
         kl, state = torch.zeros(len(image), device=image.device, dtype=image.dtype), None
@@ -260,28 +262,31 @@ class HVAE(ImageMechanism):
 
     def _condition(self, parents: Batch) -> "_Conditions":
         """What the parents say of the image before a latent is drawn."""
-        features = self.parent_encoder(parents)
+        given = self.parent_encoder(parents)
+        features = self.template.without_gain(given)
         embedding, baseline = self.embed(features), None
         if self.template.of:
             baseline = self.template(features)
         elif self.baseline is not None:
             baseline = self.baseline(embedding)
-        return _Conditions(features, embedding, baseline)
+        return _Conditions(features, embedding, baseline, self.template.gain(given))
 
     def _decode(self, conditions: "_Conditions", latent: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and scale of the image `(B, C, H, W)`."""
         loc, scale = self.decoder(conditions.embedding, conditions.baseline, latent)
-        loc, scale = self.template.warp(torch.cat([loc, scale], dim=1), conditions.features).chunk(2, dim=1)
+        film = self.template.warp(torch.cat([loc, scale], dim=1), conditions.features)
+        loc, scale = (film * conditions.gain).chunk(2, dim=1)
         return loc, scale
 
 
 @dataclass(frozen=True)
 class _Conditions:
-    """What is known before a latent is drawn: features, their embedding, and the image they predict, if any."""
+    """What is known before a latent is drawn: features, embedding, the film they predict, if any, and its gain."""
 
     features: Tensor
     embedding: Tensor
     baseline: Tensor | None
+    gain: Tensor
 
     def residual(self, image: Tensor) -> Tensor:
         """The encoder's input: what the parents alone do not predict."""

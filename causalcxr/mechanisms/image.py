@@ -6,7 +6,7 @@ parents.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import Mechanism, ParentEncoder
-from causalcxr.mechanisms.template import Template
+from causalcxr.mechanisms.template import Template, TemplateConfig
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import DataError, GraphError
 from causalcxr.values import Batch
@@ -98,13 +98,13 @@ class ImageMechanism(Mechanism):
         parents: Sequence[Variable],
         config: Any = None,
         size: int = 64,
-        template: Sequence[str] = (),
+        template: TemplateConfig | None = None,
     ):
         super().__init__(variable, parents)
         self.config = config
         self.event_shape = torch.Size((variable.channels, size, size))
         self.parent_encoder = ParentEncoder(parents)
-        self.template = Template(template, self.parent_encoder, variable.channels, size)
+        self.template = Template(template or TemplateConfig(), self.parent_encoder, variable.channels, size)
 
     def calibrate(self, batch: Batch) -> None:
         """Take the parents' scaling from the training split."""
@@ -112,7 +112,13 @@ class ImageMechanism(Mechanism):
 
     def prepare(self, rows: ObservedImages) -> None:
         """Solve for what needs no gradient, on training rows, before the image stage: the template."""
-        self.template.fit(lambda: ((self.parent_encoder(parents), image) for image, parents in rows()))
+
+        def read() -> Iterator[tuple[Tensor, Tensor]]:
+            for image, parents in rows():
+                features = self.parent_encoder(parents)
+                yield self.template.without_gain(features), image / self.template.gain(features)
+
+        self.template.fit(read)
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Inferred:
         """One pass over factual images. Raises DataError: images of another shape."""

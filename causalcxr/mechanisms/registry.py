@@ -46,4 +46,4 @@ def build_mechanism(
     if variable.mechanism == "spline":
         return SplineMechanism(variable, parents, config.spline)
     section = getattr(config, variable.mechanism)
-    return IMAGE_MECHANISMS[variable.mechanism](variable, parents, section, size, config.template.of)
+    return IMAGE_MECHANISMS[variable.mechanism](variable, parents, section, size, config.template)

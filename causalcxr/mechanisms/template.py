@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import ParentEncoder
 from causalcxr.support.errors import ConfigError, nearest
 
@@ -45,21 +46,23 @@ class TemplateConfig:
 
     `of`: the parents that move what it shows and change its brightness smoothly, such as sex and age; empty: no
     template. A finding does not belong there: it adds something, in a place of its own. For images that lie on top
-    of each other, such as films, and not for digits.
+    of each other, such as films, and not for digits. `proportional_to`: a continuous parent above 0 that the
+    brightness of the whole image is proportional to, by definition; it then acts in no other way. Empty: none.
     """
 
     of: list[str] = setting(default_factory=list)
+    proportional_to: str = ""
 
 
 class Template(nn.Module):
-    """The mean film and the effects of `of`, parents that `encoder` describes by numbers; none until `fit`.
+    """The mean film and the effects of the config's `of`, parents that `encoder` describes by numbers.
 
-    All methods take the features `(B, F)` of all parents and look at the K that describe those in `of`. `mean`:
-    `(C, H, W)` in [0, 1]. `brightness`: `(K, C, H, W)`. `field`: `(K, 2, side, side)`, displacements to the right
-    and down in image widths. All are of the average person, whose features are `reference` `(K,)`. With an empty
-    `of` the mean is mid-grey and nothing moves.
+    There are none until `fit`. All methods take the features `(B, F)` of all parents, and look at the K that
+    describe those in `of`. `mean`: `(C, H, W)` in [0, 1]. `brightness`: `(K, C, H, W)`. `field`: `(K, 2, side,
+    side)`, displacements to the right and down in image widths. All are of the average person, whose features are
+    `reference` `(K,)`. With an empty `of` the mean is mid-grey and nothing moves.
 
-    Raises ConfigError: a name that is no parent.
+    Raises ConfigError: a name that is no parent, or one that brightness can't be proportional to.
     """
 
     mean: Tensor
@@ -68,16 +71,13 @@ class Template(nn.Module):
     reference: Tensor
     columns: Tensor
 
-    def __init__(self, of: Sequence[str], encoder: ParentEncoder, channels: int, size: int):
+    def __init__(self, config: TemplateConfig, encoder: ParentEncoder, channels: int, size: int):
         super().__init__()
-        names = [parent.name for parent in encoder.parents]
-        for name in of:
-            if name not in names:
-                raise ConfigError(
-                    f"model.template.of has '{name}', no parent of the image; {nearest(name, names)}"
-                )
-        columns = encoder.columns_of(of).nonzero().flatten()
-        self.of, k, side = tuple(of), len(columns), max(1, min(_SIDE, size // 4))
+        _check(config, encoder.parents)
+        columns = encoder.columns_of(config.of).nonzero().flatten()
+        self.of, self.proportional_to = tuple(config.of), config.proportional_to
+        self._encoder = (encoder,)  # in a tuple, for it is a part of the mechanism and not of the template
+        k, side = len(columns), max(1, min(_SIDE, size // 4))
         self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("mean", torch.full((channels, size, size), 0.5))
         self.register_buffer("brightness", torch.zeros(k, channels, size, size))
@@ -108,6 +108,22 @@ class Template(nn.Module):
         change, detail = (after - before)[:, self.columns], _detail(residual)
         moved = residual + (self._resample(detail, change, "bicubic") - detail)
         return torch.where((change != 0).any(dim=1)[:, None, None, None], moved, residual)
+
+    def gain(self, features: Tensor) -> Tensor:
+        """Brightness `(B, 1, 1, 1)` in units of the average person's: 1 if it is proportional to no parent."""
+        if not self.proportional_to:
+            return features.new_ones(len(features), 1, 1, 1)
+        (encoder,) = self._encoder
+        values = encoder.values_of(self.proportional_to, features)
+        mean = encoder.values_of(self.proportional_to, torch.zeros_like(features[:1]))
+        return (values / mean).view(-1, 1, 1, 1)
+
+    def without_gain(self, features: Tensor) -> Tensor:
+        """The features of what acts in another way than by the gain; its own are those of the average person."""
+        if not self.proportional_to:
+            return features
+        (encoder,) = self._encoder
+        return features * ~encoder.columns_of([self.proportional_to]).to(features.device)
 
     def _change(self, features: Tensor) -> Tensor:
         """Of the features in question, from the average person `(B, K)`."""
@@ -147,6 +163,19 @@ class Template(nn.Module):
         others = torch.ones(features.shape[1], dtype=torch.bool, device=features.device)
         others[self.columns] = False
         return features[:, self.columns], features[:, others]
+
+
+def _check(config: TemplateConfig, parents: Sequence[Variable]) -> None:
+    names = [parent.name for parent in parents]
+    for name in config.of:
+        if name not in names:
+            raise ConfigError(f"model.template.of has '{name}', no parent of the image; {nearest(name, names)}")
+    positive = [p.name for p in parents if not p.is_discrete and p.bounds[0] > 0]
+    if (name := config.proportional_to) and name not in positive:
+        raise ConfigError(
+            f"model.template.proportional_to is '{name}', no continuous parent of the image above 0; "
+            f"{nearest(name, positive)}"
+        )
 
 
 def _detail(residual: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.distributions import Normal, kl_divergence
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.hvae import HVAE, Elbo, HVAEConfig
 from causalcxr.mechanisms.likelihood import bits_per_dimension
+from causalcxr.mechanisms.template import TemplateConfig
 from causalcxr.randomness import Draws
 from tests.models import TINY_IMAGE
 
@@ -71,7 +72,7 @@ def build(config: HVAEConfig, seed: int, spread: float, template: Sequence[str] 
     """A model whose parameters are all away from their start."""
     torch.manual_seed(seed)
     size = config.resolutions[0] * config.stem
-    hvae = HVAE(IMAGE, (FINDING, AGE), config, size, template).double().requires_grad_(False)
+    hvae = HVAE(IMAGE, (FINDING, AGE), config, size, TemplateConfig(list(template))).double().requires_grad_(False)
     for parameter in hvae.parameters():
         parameter.add_(spread * torch.randn_like(parameter))
     return hvae

@@ -16,6 +16,7 @@ from causalcxr.mechanisms.flow import Flow, FlowNoise
 from causalcxr.mechanisms.hvae import HVAE, HVAENoise
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise
 from causalcxr.mechanisms.spline import SplineMechanism
+from causalcxr.mechanisms.template import TemplateConfig
 from causalcxr.randomness import Draws
 from causalcxr.support.files import load_tensors, save_tensors
 from tests.models import SIZE, TINY_FLOW, TINY_IMAGE
@@ -40,7 +41,7 @@ def _variable(kind: str, *parents: str) -> Variable:
 
 def _with_template(image: Variable) -> HVAE:
     """Every parent brightens the image, and moves what it shows by up to a pixel."""
-    hvae = HVAE(image, PARENTS, TINY_IMAGE, SIZE, [parent.name for parent in PARENTS])
+    hvae = HVAE(image, PARENTS, TINY_IMAGE, SIZE, TemplateConfig([parent.name for parent in PARENTS]))
     for effects, size in ((hvae.template.brightness, 0.05), (hvae.template.field, 0.02)):
         effects.add_(size * torch.randn_like(effects))
     return hvae
@@ -48,7 +49,7 @@ def _with_template(image: Variable) -> HVAE:
 
 def _flow(image: Variable, parents: Sequence[Variable], space: str = "components") -> Flow:
     """Fitted to smooth images, with a template, so that components and displacements are no zeros."""
-    flow = Flow(image, parents, replace(TINY_FLOW, space=space), SIZE, [parents[-1].name])
+    flow = Flow(image, parents, replace(TINY_FLOW, space=space), SIZE, TemplateConfig([parents[-1].name]))
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.interpolate(torch.rand(64, image.channels, 4, 4, generator=generator), size=16)
     flow.prepare(lambda: [(images, parents_of(64))])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.flow import Flow
+from causalcxr.mechanisms.template import TemplateConfig
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError, DataError
 from tests.models import SIZE, TINY_FLOW
@@ -143,7 +144,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(
         ConfigError, match=r"model\.template\.of has 'sexx', no parent of the image; did you mean 'sex'"
     ):
-        Flow(IMAGE, [SEX], template=["sexx"])
+        Flow(IMAGE, [SEX], template=TemplateConfig(["sexx"]))
     with pytest.raises(ConfigError, match=r"model\.flow\.components is 300; expected at most 256, the pixels"):
         Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, components=300), SIZE)
     with pytest.raises(DataError, match="images are 1x8x8, the model takes 1x16x16"):
@@ -194,3 +195,23 @@ def correlation(noise: Tensor, sex: Tensor) -> float:
     """The largest of the noise's coordinates with the parent."""
     noise, centred = noise - noise.mean(dim=0), sex.float() - sex.float().mean()
     return float(((noise * centred[:, None]).mean(dim=0) / noise.std(dim=0) / centred.std()).abs().max())
+
+
+def test_pixels_that_never_vary_are_abducted_as_noise_where_a_little_is_mixed_in():
+    """Half of the pixels vary. Those that do not have no noise of their own, unless it is drawn."""
+    spreads = torch.cat([torch.full((1, 16, 8), 0.1), torch.zeros(1, 16, 8)], dim=2)
+    images, sex = 0.5 + spreads * Draws(0).normal(2000, 1, 16, 16), {"sex": torch.zeros(2000, dtype=torch.int64)}
+    spread = {}
+    for t_start in (1.0, 0.95):
+        config = dataclasses.replace(TINY_FLOW, space="pixels", steps=30, t_end=0.0, t_start=t_start)
+        flow = Flow(IMAGE, [SEX], config, SIZE)
+        flow.prepare(lambda: [(images, sex)])
+        with torch.no_grad():
+            noise = flow.abduct(images, sex, Draws(1))
+            again = flow.abduct(images, sex, Draws(1))
+            same = flow(noise, sex)
+        assert torch.equal(noise.latent, again.latent) and flow.draws_noise == (t_start < 1)
+        torch.testing.assert_close(same, images.clamp(0, 1), atol=1e-6, rtol=0)
+        spread[t_start] = noise.latent[..., 8:].std()
+    # The velocity reckons with a spread of 0.1 there: at 0.95 that of the mixture is sqrt(0.095^2 + 0.05^2).
+    assert spread[1.0] < 0.01 and spread[0.95] == pytest.approx(0.05 / 0.1074, rel=0.03)

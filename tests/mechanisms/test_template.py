@@ -6,10 +6,12 @@ from torch import Tensor
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.base import ParentEncoder
+from causalcxr.mechanisms.flow import Flow
 from causalcxr.mechanisms.hvae import HVAE
-from causalcxr.mechanisms.template import Template
+from causalcxr.mechanisms.template import Template, TemplateConfig
 from causalcxr.randomness import Draws
-from tests.models import SIZE, TINY_IMAGE
+from causalcxr.support.errors import ConfigError
+from tests.models import SIZE, TINY_FLOW, TINY_IMAGE
 
 SHIFT = 1.0  # pixel to the right and down, for one unit of the first feature
 N = 1500
@@ -41,7 +43,8 @@ def people(size: int, channels: int = 1) -> tuple[Tensor, Tensor]:
 def new(features: int, size: int = 32, channels: int = 1, others: int = 0) -> Template:
     """A template of the first features; the `others` after them are of parents that it leaves alone."""
     parents = [Variable(f"a{i}", "continuous", range=(-1.0, 1.0)) for i in range(features + others)]
-    return Template([p.name for p in parents[:features]], ParentEncoder(parents), channels, size)
+    config = TemplateConfig([p.name for p in parents[:features]])
+    return Template(config, ParentEncoder(parents), channels, size)
 
 
 def fitted(size: int, channels: int = 1) -> Template:
@@ -153,7 +156,9 @@ def test_an_image_moves_with_a_parent_and_comes_back():
     """The mechanism's mean moves by what the template says, and with it what the image has of its own."""
     torch.manual_seed(0)
     age = Variable("age", "continuous", range=(20.0, 90.0))
-    hvae = HVAE(Variable("image", "image", ("age",), channels=1), (age,), TINY_IMAGE, SIZE, ["age"])
+    hvae = HVAE(
+        Variable("image", "image", ("age",), channels=1), (age,), TINY_IMAGE, SIZE, TemplateConfig(["age"])
+    )
     with torch.no_grad():  # nothing but the template depends on the parent
         for layer in (hvae.embed[0], hvae.embed[2]):
             layer.weight.zero_()
@@ -168,3 +173,34 @@ def test_an_image_moves_with_a_parent_and_comes_back():
     torch.testing.assert_close(same, image, atol=1e-5, rtol=0)
     down = (image[:, :, :-1] - image[:, :, 1:]).abs().mean()
     assert (moved[:, :, 1:] - image[:, :, :-1]).abs().mean() < 0.5 * down
+
+
+GAIN = TemplateConfig(proportional_to="age")
+AGE = Variable("age", "continuous", range=(20.0, 90.0))
+
+
+@pytest.mark.parametrize("mechanism", [HVAE, Flow])
+def test_brightness_that_is_proportional_to_a_parent_is_scaled_and_nothing_else(mechanism):
+    """Parameters at random: the counterfactual is the image times the ratio of the parent's values."""
+    torch.manual_seed(0)
+    config = {HVAE: TINY_IMAGE, Flow: TINY_FLOW}[mechanism]
+    built = mechanism(Variable("image", "image", ("age",), channels=1), (AGE,), config, SIZE, GAIN)
+    built.calibrate({"age": torch.tensor([30.0, 50.0, 70.0])})
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        image, young, older = 0.5 * smooth(4, SIZE), torch.full((4,), 30.0), torch.full((4,), 45.0)
+        noise = built.abduct(image, {"age": young}, Draws(0))
+        torch.testing.assert_close(built(noise, {"age": young}), image, atol=1e-5, rtol=0)
+        torch.testing.assert_close(built(noise, {"age": older}), 1.5 * image, atol=1e-5, rtol=0)
+
+
+def test_a_parent_that_brightness_cannot_be_proportional_to_is_refused():
+    sex = Variable("sex", "binary", labels=("female", "male"))
+    image, below = Variable("image", "image", ("sex",)), Variable("age", "continuous", range=(-1.0, 1.0))
+    for parent in (sex, below):
+        template = TemplateConfig(proportional_to=parent.name)
+        with pytest.raises(
+            ConfigError, match="proportional_to is '.*', no continuous parent of the image above 0"
+        ):
+            Flow(image, [parent], TINY_FLOW, SIZE, template)
