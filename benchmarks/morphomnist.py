@@ -1,6 +1,7 @@
 """Morpho-MNIST: our model beside the published HVAE row, and the attribute counterfactual beside its exact answer.
 
     python benchmarks/morphomnist.py --run runs/morphomnist      trains preset=morphomnist first if it must
+    python benchmarks/morphomnist.py --run runs/digits --preset benchmarks/flow/digits.yaml --out digits.json
 
 Effectiveness needs predictors of the attributes, trained here on the real training images (a small residual
 network, kept in the run folder). Intensity is also measured without one, by its definition: the median of the
@@ -84,13 +85,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", default="runs/morphomnist")
+    parser.add_argument("--preset", default="morphomnist", help="of the run, where it must be trained")
     parser.add_argument("--predictor-steps", type=int, default=3000)
     parser.add_argument("--rows", type=int, default=0, help="of the test split; 0 takes all 10,000")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("overrides", nargs="*", help="key=value for the training, as of train.py")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
-    train(load_config(["preset=morphomnist", f"run={options.run}", *options.overrides]))
+    train(load_config([f"preset={options.preset}", f"run={options.run}", *options.overrides]))
     scm, run = causalcxr.load(options.run), open_run(options.run)
     cohort = open_cohort(run.config.data, run.graph)
     predictor = fit_predictor(cohort, run.folder / "predictor.safetensors", options.predictor_steps)

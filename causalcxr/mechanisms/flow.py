@@ -35,7 +35,7 @@ from causalcxr.values import Batch
 
 __all__ = ["Flow", "FlowConfig", "FlowInferred", "FlowNoise"]
 
-_TIMES = 8  # at which the loss of an inferred image is taken, spread evenly
+_STRATA = 8  # of the time from noise to image: the loss of an inferred image is taken in each
 
 
 _SPACES = ("components", "pixels")
@@ -67,7 +67,7 @@ class FlowConfig:
     dropout: float = bounded(0.1, least=0, below=1)
     path: str = choice("straight", PATHS)
     solver: str = choice("heun", SOLVERS)
-    steps: int = bounded(4, least=1)
+    steps: int = bounded(3, least=1)
     t_end: float = bounded(0.1, least=0, below=1)
     t_start: float = bounded(1.0, above=0, most=1)
     checkpoint: bool = False
@@ -129,11 +129,7 @@ class FlowInferred:
 
     @cached_property
     def loss(self) -> Tensor:
-        parts = [
-            self.flow.matching_loss(self.coordinates, self.features, self.draws, (i, _TIMES))
-            for i in range(_TIMES)
-        ]
-        return torch.stack(parts).mean(dim=0)
+        return self.flow.matching_loss(self.coordinates, self.features, self.draws, strata=_STRATA)
 
     @property
     def mean(self) -> Tensor:
@@ -212,23 +208,21 @@ class Flow(ImageMechanism):
         return self.matching_loss(found.coordinates, found.features, draws, dropout=self.training)
 
     def matching_loss(
-        self,
-        coordinates: Tensor,
-        features: Tensor,
-        draws: Draws,
-        stratum: tuple[int, int] = (0, 1),
-        dropout: bool = False,
+        self, coordinates: Tensor, features: Tensor, draws: Draws, strata: int = 1, dropout: bool = False
     ) -> Tensor:
-        """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by coordinate, at a time in stratum i of n, `x_0` being noise."""
-        i, n = stratum
-        t = straight_time(
-            (i + draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0]) / n, self.config.path
-        )
-        noise = draws.normal(*coordinates.shape, dtype=coordinates.dtype)
-        between = torch.lerp(noise, coordinates, t.view(-1, *[1] * (noise.ndim - 1)))
-        seen = self.template.without_gain(features)
+        """`|v(x_t, t) - (x_1 - x_0)|^2` `(B,)` by coordinate, `x_0` being noise; at a time in each stratum."""
+        drawn = [
+            (draws.uniform(1, len(coordinates), dtype=coordinates.dtype)[0], draws.normal(*coordinates.shape))
+            for _ in range(strata)
+        ]
+        t = torch.cat([straight_time((i + u) / strata, self.config.path) for i, (u, _) in enumerate(drawn)])
+        noise = torch.cat([e for _, e in drawn]).to(coordinates.dtype)
+        images = coordinates.repeat(strata, *[1] * (noise.ndim - 1))
+        between = torch.lerp(noise, images, t.view(-1, *[1] * (noise.ndim - 1)))
+        seen = self.template.without_gain(features).repeat(strata, 1)
         velocity = self.velocity(between, t, seen, draws if dropout else None)
-        return (velocity - (coordinates - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
+        error = (velocity - (images - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
+        return error.view(strata, -1).mean(dim=0)
 
     def solve(self, x: Tensor, features: Tensor, start: float, end: float) -> Tensor:
         """Carry `x` `(B, ...)` from one time to another under parents with these features."""

@@ -215,3 +215,19 @@ def test_pixels_that_never_vary_are_abducted_as_noise_where_a_little_is_mixed_in
         spread[t_start] = noise.latent[..., 8:].std()
     # The velocity reckons with a spread of 0.1 there: at 0.95 that of the mixture is sqrt(0.095^2 + 0.05^2).
     assert spread[1.0] < 0.01 and spread[0.95] == pytest.approx(0.05 / 0.1074, rel=0.03)
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients():
+    image, sex = films(6, seed=14)
+    gradients = []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        config = dataclasses.replace(TINY_FLOW, space="pixels", checkpoint=checkpoint, dropout=0.3)
+        flow = Flow(IMAGE, [SEX], config, SIZE)
+        flow.prepare(lambda: [(image, {"sex": sex})])
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        flow.training_loss(image, {"sex": sex}, Draws(0)).mean().backward()
+        gradients.append([parameter.grad for parameter in flow.parameters()])
+    assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))

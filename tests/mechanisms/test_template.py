@@ -201,6 +201,6 @@ def test_a_parent_that_brightness_cannot_be_proportional_to_is_refused():
     for parent in (sex, below):
         template = TemplateConfig(proportional_to=parent.name)
         with pytest.raises(
-            ConfigError, match="proportional_to is '.*', no continuous parent of the image above 0"
+            ConfigError, match=r"proportional_to is '.*', no continuous parent of the image above 0"
         ):
             Flow(image, [parent], TINY_FLOW, SIZE, template)

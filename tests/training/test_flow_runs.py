@@ -1,6 +1,7 @@
 """A run whose image is made by a flow: trained, resumed, fine-tuned with every kind of targets, and evaluated."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -83,6 +84,17 @@ def test_the_report_has_no_likelihood(tuned, run):
     assert "image/bits_per_dimension" not in found and found["image/training_loss"]["value"] > 0
     assert found["composition/kept/2"]["value"] < 0.5 and "composition/redrawn/1" not in found
     assert "Composition" in (tuned / "report.html").read_text("utf-8")
+
+
+def test_a_report_compares_mechanisms(run, tiny_run, tmp_path):
+    """The same data, the image made by a flow and by the VAE."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    evaluate([f"run={copy}", "evaluate.rows=8", f"evaluate.compare=[{tiny_run}]", "evaluate.cycles=1"])
+    written = json.loads((copy / "metrics.json").read_text())
+    other = written["compared"][tiny_run.name]["metrics"]
+    assert "image/bits_per_dimension" in other and "image/bits_per_dimension" not in written["metrics"]
+    assert other["exact/model/sex/error"]["value"] > 0
 
 
 def test_a_run_keeps_the_mechanism_that_it_was_asked_for(run):
