@@ -87,7 +87,8 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> EvaluatedMod
 def _open_other(model: EvaluatedModel, folder: str) -> EvaluatedModel:
     """Another run, measured as the first one is, but for what takes longest and is shown of the first alone."""
     run = open_run(folder)
-    if run.graph != model.run.graph or not _same_data(run, model.run):
+    graph, other = (one.graph.with_image_mechanism("") for one in (model.run, run))  # mechanisms may differ
+    if graph != other or not _same_data(run, model.run):
         raise RunError(
             f"evaluate.compare: run '{folder}' has another graph or other data than '{model.run.folder}'"
         )
