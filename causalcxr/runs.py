@@ -5,7 +5,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from causalcxr.building import build_model, build_predictor
 from causalcxr.config import Config, read_config, to_yaml
 from causalcxr.graph import Graph, graph_from_dict, load_graph
+from causalcxr.mechanisms.registry import choose_image_mechanism
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.errors import ConfigError, GraphError, RunError
@@ -160,9 +161,9 @@ def plan_run(config: Config) -> Run:
     Raises RunError where the folder belongs to another configuration.
     """
     folder = Path(config.run)
-    graph = load_graph(config.graph)
-    if config.model.image:
-        graph = graph.with_image_mechanism(config.model.image)
+    graph = choose_image_mechanism(load_graph(config.graph), config.model.image)
+    if graph.image is not None:
+        config = replace(config, model=replace(config.model, image=graph[graph.image].mechanism))
     if (folder / "config.yaml").exists():
         _refuse_other_config(open_run(folder), config, graph)
     elif config.base:
@@ -183,7 +184,8 @@ def open_run(folder: str | Path) -> Run:
         graph = graph_from_dict(yaml.safe_load((folder / "graph.yaml").read_text(encoding="utf-8")))
     except (ConfigError, GraphError, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"run folder '{folder}' can't be read: {reason}") from None
+        advice = "if an older version made it, train again"
+        raise RunError(f"run folder '{folder}' can't be read: {reason}; {advice}") from None
     config.run = str(folder)
     return Run(folder, config, graph)
 
@@ -221,7 +223,7 @@ def _git_commit() -> str:
 
 def _refuse_other_config(run: Run, config: Config, graph: Graph) -> None:
     """Evaluation and logging may change from one call to the next; what determines the weights may not."""
-    if run.graph != graph:
+    if run.graph.with_image_mechanism("") != graph.with_image_mechanism(""):
         raise RunError(
             f"run '{run.folder}' was made with another graph; to go on, repeat its settings (preset=...), else "
             "choose another run= or delete it"
@@ -243,7 +245,7 @@ def _check_base(base: Run, config: Config, graph: Graph) -> None:
         raise RunError(f"base '{base.folder}' has not finished stage '{missing[0]}'; train with run={base.folder}")
     if base.finetuned():
         raise RunError(f"base '{base.folder}' is fine-tuned already; choose the run that it started from")
-    if base.graph != graph:
+    if base.graph.with_image_mechanism("") != graph.with_image_mechanism(""):
         raise RunError(f"base '{base.folder}' was made with another graph; leave graph= away")
     for key, before, now in _changes(base.config, config, ("data", "model")):
         raise RunError(f"base '{base.folder}' was made with {key}={before}, now it is {now}; leave it away")

@@ -15,7 +15,7 @@ from causalcxr.interventions import Intervened
 from causalcxr.mechanisms.base import LocalPyroModule, Mechanism
 from causalcxr.mechanisms.image import ImageMechanism, ImageNoise, Inferred
 from causalcxr.mechanisms.likelihood import image_to_float
-from causalcxr.mechanisms.registry import MechanismsConfig, build_mechanism, check_mechanisms
+from causalcxr.mechanisms.registry import MechanismsConfig, build_mechanism, choose_image_mechanism
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import GraphError, nearest
 from causalcxr.values import Batch, encode, encode_intervention
@@ -58,8 +58,8 @@ class StructuralCausalModel(LocalPyroModule):
     def __init__(self, graph: Graph, config: MechanismsConfig | None = None, size: int = 64):
         """`config`: the mechanisms' settings. `size`: side of the image, pixels."""
         super().__init__()
-        check_mechanisms(graph)
-        self.graph, config = graph, config or MechanismsConfig()
+        self.graph = graph = choose_image_mechanism(graph)
+        config = config or MechanismsConfig()
         self.mechanisms = nn.ModuleDict(
             {
                 name: build_mechanism(variable, graph.parents(name), config, size)

@@ -16,6 +16,7 @@ from causalcxr.data.preparation import READERS, prepared_folder
 from causalcxr.data.source import Source
 from causalcxr.data.table import SPLITS, in_any_case, read_table, usable_rows
 from causalcxr.graph import Graph, load_graph
+from causalcxr.mechanisms.registry import choose_image_mechanism
 from causalcxr.support.errors import DataError
 
 __all__ = ["open_attributes", "whole_cohort"]
@@ -33,7 +34,7 @@ def open_attributes(graph: str, cohort: Sequence[str]) -> tuple[Cohort, Config]:
     Raises DataError: no such table or column, no usable row, an empty split, too few patients, a constant column;
     and what a source raises. Raises ConfigError: an unknown key. Raises GraphError: no such graph.
     """
-    attributes, rejected = load_graph(graph).without_image(), {}
+    attributes, rejected = choose_image_mechanism(load_graph(graph)).without_image(), {}
     named = "=" not in cohort[0]
     config = load_config(cohort[1:] if named else cohort)
     config.data.columns.pop("path", None)  # of the image

@@ -56,23 +56,27 @@ def prepare_cohort(
     from causalcxr.config import load_config  # slow to import, and help needs none of it
     from causalcxr.data import prepare_into
     from causalcxr.graph import load_graph
+    from causalcxr.mechanisms.registry import choose_image_mechanism
 
     for setting in settings:
         if key := GIVEN.get(setting.partition("=")[0]):
             raise ConfigError(f"data prepare: '{setting}' has no place here; it is given by {key}")
     config = load_config(settings)
     config.data.source, config.data.root = source, root
-    folders = prepare_into(out, config.data, load_graph(config.graph), sizes)
+    graph = choose_image_mechanism(load_graph(config.graph), config.model.image)
+    if graph.image is not None:
+        config.model.image = graph[graph.image].mechanism
+    folders = prepare_into(out, config.data, graph, sizes)
     return [(folder, _train_command(config, settings, out, int(folder.name))) for folder in folders]
 
 
 def _train_command(config: "Config", settings: Sequence[str], out: str, size: int) -> str:
     from causalcxr.config import shipped_presets
 
-    words = [word for word in settings if word.partition("=")[0] in ("preset", "graph")]
+    words = [word for word in settings if word.startswith(("preset=", "graph=", "model."))]
     remark = ""
     if config.data.size != size or not any(word.startswith("preset=") for word in words):
-        if f"hvae{size}" in shipped_presets():
+        if config.model.image == "hvae" and f"hvae{size}" in shipped_presets():
             words.append(f"preset=hvae{size}")
         else:
             words.append(f"data.size={size}")
@@ -85,6 +89,8 @@ def _unfit(config: "Config", size: int) -> str:
     """A remark where the image's network, as it is set, takes no images of this size."""
     from causalcxr.mechanisms.hvae_network import check_config
 
+    if config.model.image != "hvae":
+        return ""
     try:
         check_config(config.model.hvae, size)
     except ConfigError as error:

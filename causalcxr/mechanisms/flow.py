@@ -47,12 +47,13 @@ class FlowConfig:
 
     `space`: what it lives in, `components` (principal ones, for images that lie on top of each other) or `pixels`.
     `components`: how many. `whiten`: how far their spreads are evened out, 0 to 1. `width`: of the network, in
-    components. `widths`, `fold`: channels of the U-Net by level, and side of the pixel block that is folded into
-    them, in pixels. `blocks`, `embedding`, `dropout`: of either network. `path`: `straight`, or `diffusion`.
+    components. `widths`: channels of the U-Net by level, in pixels. `fold`: side of the pixel block that is folded
+    into channels. `blocks`: of either network. `embedding`: width of that of time and parents. `dropout`: share of
+    hidden units. `path`: `straight`, or `diffusion`.
     `solver`: `heun`, or `euler`; on the diffusion path that is DDIM. `steps`: of the solver, each way. `t_end`:
     the time at which abduction stops; 0 is noise, 1 the image itself. `t_start`: the time at which it begins.
-    Below 1, a little noise is drawn and mixed into the image first: pixels that are the same in every image could
-    not be told from noise otherwise. `checkpoint`: recompute the U-Net's activations in the backward pass, for
+    Below 1, a little noise is drawn and mixed into the image first, for pixels that are the same in every image
+    have no noise of their own. `checkpoint`: recompute the U-Net's activations in the backward pass, for
     large images on a GPU.
     """
 
@@ -157,6 +158,10 @@ class Flow(ImageMechanism):
     ):
         config = config or FlowConfig()
         super().__init__(variable, parents, config, size, template)
+        if config.t_end >= config.t_start:
+            raise ConfigError(
+                f"model.flow.t_end is {config.t_end:g}; expected less than model.flow.t_start, {config.t_start:g}"
+            )
         build = _build_components if config.space == "components" else _build_pixels
         self.space, self.velocity = build(config, self.event_shape, self.parent_encoder.width)
 

@@ -66,6 +66,8 @@ class UNetVelocity(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, features: Tensor, draws: Draws | None = None) -> Tensor:
+        if not len(x):  # folding refuses an empty batch
+            return x
         s, at = self.spread, t.view(-1, 1, 1, 1)
         variance = (at * s).square() + (1 - at).square()
         normal = (at * s.square() - (1 - at)) / variance * x
@@ -111,7 +113,8 @@ class _Block(nn.Module):
     def __init__(self, width: int, embedding: int):
         super().__init__()
         self.inner, self.outer = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.norm = nn.GroupNorm(max(1, width // _GROUP), width)
+        groups = next(n for n in range(max(1, width // _GROUP), 0, -1) if width % n == 0)
+        self.norm = nn.GroupNorm(groups, width)
         self.modulation = nn.Linear(embedding, 2 * width)
         for layer in (self.outer, self.modulation):
             nn.init.zeros_(layer.weight)

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from causalcxr.support.errors import ConfigError
+
 __all__ = ["PrincipalComponents"]
 
 _PASSES = 6  # of subspace iteration: the share of the variance found has settled by then
+_LEAST = 0.01  # spread of a direction in which images hardly vary, in that of the mean: units must not vanish
 _SEED = 0  # of the subspace that the iteration starts from
 
 
@@ -51,6 +54,8 @@ class PrincipalComponents(nn.Module):
             flat = images.flatten(1)
             n, total, squares = n + len(flat), total + flat.sum(dim=0), squares + flat.square().sum(dim=0)
         centre, k = total / n, len(self.scale)
+        if n <= k:
+            raise ConfigError(f"model.flow.components is {k}; expected fewer than the films to train on, {n}")
         generator = torch.Generator().manual_seed(_SEED)
         start = torch.randn(len(centre), k, generator=generator).to(centre)
         basis = torch.linalg.qr(start).Q
@@ -66,7 +71,8 @@ class PrincipalComponents(nn.Module):
             inner += coordinates.T @ coordinates
         variances, rotation = torch.linalg.eigh(inner / n)
         directions = (basis.double() @ rotation.flip(1)).T
-        spread = variances.flip(0).clamp_min(1e-12).sqrt()
+        spread = variances.flip(0).clamp_min(0).sqrt()
+        spread = spread.clamp_min(max(1e-6, _LEAST * float(spread.mean())))
         self.centre.copy_(centre)
         self.directions.copy_(directions)
         self.scale.copy_(spread**self.whiten * spread.mean() ** (1 - self.whiten))

@@ -12,7 +12,7 @@ from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.mechanisms.template import TemplateConfig
 from causalcxr.support.errors import GraphError, nearest
 
-__all__ = ["IMAGE_MECHANISMS", "MechanismsConfig", "build_mechanism", "check_mechanisms"]
+__all__ = ["IMAGE_MECHANISMS", "MechanismsConfig", "build_mechanism", "choose_image_mechanism"]
 
 IMAGE_MECHANISMS: dict[str, type[ImageMechanism]] = {"hvae": HVAE, "flow": Flow}
 
@@ -28,13 +28,14 @@ class MechanismsConfig:
     spline: SplineConfig = field(default_factory=SplineConfig)
 
 
-def check_mechanisms(graph: Graph) -> None:
-    """Raises GraphError: the image's mechanism is unknown."""
-    if graph.image is not None and (name := graph[graph.image].mechanism) not in IMAGE_MECHANISMS:
+def choose_image_mechanism(graph: Graph, name: str = "") -> Graph:
+    """The graph whose image has this mechanism; empty: the one that it has. Raises GraphError: an unknown one."""
+    name = name or (graph[graph.image].mechanism if graph.image is not None else "")
+    if name and name not in IMAGE_MECHANISMS:
         raise GraphError(
-            f"graph '{graph.name}', '{graph.image}': unknown mechanism '{name}' for kind 'image'; "
-            f"{nearest(name, IMAGE_MECHANISMS)}"
+            f"graph '{graph.name}': unknown mechanism '{name}' for kind 'image'; {nearest(name, IMAGE_MECHANISMS)}"
         )
+    return graph.with_image_mechanism(name)
 
 
 def build_mechanism(

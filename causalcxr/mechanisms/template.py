@@ -168,6 +168,8 @@ class Template(nn.Module):
 def _check(config: TemplateConfig, parents: Sequence[Variable]) -> None:
     names = [parent.name for parent in parents]
     for name in config.of:
+        if name == config.proportional_to:
+            raise ConfigError(f"model.template has '{name}' in both of and proportional_to; leave it out of one")
         if name not in names:
             raise ConfigError(f"model.template.of has '{name}', no parent of the image; {nearest(name, names)}")
     positive = [p.name for p in parents if not p.is_discrete and p.bounds[0] > 0]

@@ -157,7 +157,7 @@ def test_data_prepare_says_where_the_card_is_and_how_to_train(tmp_path, capsys, 
     small, large = (f"card: {tmp_path}/sim/{size}/card.html" for size in (32, 64))
     assert capsys.readouterr().out.splitlines() == [
         small,
-        "next: causalcxr train preset=quickstart preset=hvae32 data.prepared=sim run=runs/sim-32",
+        "next: causalcxr train preset=quickstart data.size=32 data.prepared=sim run=runs/sim-32",
         large,
         "next: causalcxr train preset=quickstart data.prepared=sim run=runs/sim-64",
     ]
@@ -184,6 +184,14 @@ def test_a_prepared_folder_is_trained_on_and_evaluated_wherever_it_lies(tmp_path
     assert main([*words[:4], str(tmp_path / "fewer"), *words[5:]]) == 0
     assert main([*train, f"data.prepared={tmp_path}/fewer"]) == 2
     assert "was begun with other data than data.prepared=" in capsys.readouterr().err
+
+
+def test_the_command_that_trains_keeps_the_mechanism(tmp_path):
+    few = ["data.train=8", "data.val=2", "data.test=2", "model.image=flow"]
+    ((_, command),) = prepare_cohort("simulator", "", str(tmp_path / "out"), few, [64])
+    assert "model.image=flow" in command and "hvae64" not in command and "#" not in command
+    with pytest.raises(causalcxr.CausalCXRError, match="unknown mechanism 'flwo' for kind 'image'"):
+        prepare_cohort("simulator", "", str(tmp_path / "two"), [*few[:3], "model.image=flwo"], [64])
 
 
 def test_the_command_that_trains_says_where_the_network_does_not_fit(tmp_path):

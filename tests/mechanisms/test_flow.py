@@ -231,3 +231,38 @@ def test_activations_that_are_computed_again_give_the_same_gradients():
         flow.training_loss(image, {"sex": sex}, Draws(0)).mean().backward()
         gradients.append([parameter.grad for parameter in flow.parameters()])
     assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t_start": 0.2, "t_end": 0.2}, r"t_end is 0.2; expected less than model\.flow\.t_start, 0.2"),
+        ({"space": "pixels", "widths": [8, 8, 8, 8, 8]}, "a multiple of 32, got 16"),
+    ],
+)
+def test_times_and_levels_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, **change), SIZE)
+
+
+def test_more_components_than_films_are_refused():
+    flow = Flow(IMAGE, [SEX], TINY_FLOW, SIZE)
+    image, sex = films(12)
+    with pytest.raises(ConfigError, match="components is 12; expected fewer than the films to train on, 12"):
+        flow.prepare(lambda: [(image, {"sex": sex})])
+
+
+def test_a_direction_in_which_hardly_anything_varies_does_not_explode():
+    """Films of three dimensions in twelve components: unseen ones stay of the size of those seen."""
+    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, whiten=1.0), SIZE)
+    image, sex = films(64)
+    flow.prepare(lambda: [(image, {"sex": sex})])
+    other = films(64, seed=3)[0] + 1e-4 * Draws(4).normal(64, 1, 16, 16)
+    assert flow.infer(other, {"sex": sex}).coordinates.abs().max() < 20
+
+
+@pytest.mark.parametrize("width", [33, 50])
+def test_any_width_has_groups(width):
+    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, space="pixels", widths=[width, 8]), SIZE)
+    none = torch.zeros(0, 1, 16, 16)
+    assert len(flow.abduct(none, {"sex": torch.zeros(0, dtype=torch.int64)})) == 0

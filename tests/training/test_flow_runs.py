@@ -12,7 +12,7 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.evaluation.evaluate import evaluate
 from causalcxr.mechanisms.flow import Flow
 from causalcxr.runs import open_run
-from causalcxr.support.errors import GraphError
+from causalcxr.support.errors import GraphError, RunError
 from causalcxr.support.files import load_tensors
 from causalcxr.training.pipeline import train
 from tests.conftest import TINY_DATA, TINY_IMAGE, TINY_TRAINING
@@ -106,3 +106,10 @@ def test_an_unknown_mechanism_is_refused_before_anything_is_made(settings, tmp_p
     with pytest.raises(GraphError, match="unknown mechanism 'flw' for kind 'image'; did you mean 'flow'"):
         train(load_config([f"run={tmp_path / 'x'}", *settings, "model.image=flw"]))
     assert not (tmp_path / "x").exists()
+
+
+def test_another_mechanism_is_named_where_a_run_or_a_base_has_this_one(run, settings, tmp_path):
+    with pytest.raises(RunError, match=r"made with model\.image=flow, now it is hvae"):
+        train(load_config([f"run={run}", *settings, "model.image=hvae"]))
+    with pytest.raises(RunError, match=r"made with model\.image=flow, now it is hvae; leave it away"):
+        train(load_config([f"base={run}", f"run={tmp_path / 'x'}", "model.image=hvae"]))
