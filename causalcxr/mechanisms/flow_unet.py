@@ -66,7 +66,7 @@ class UNetVelocity(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, features: Tensor, draws: Draws | None = None) -> Tensor:
-        if not len(x):  # folding refuses an empty batch
+        if not len(x):  # torch leaves an empty batch unfolded
             return x
         s, at = self.spread, t.view(-1, 1, 1, 1)
         variance = (at * s).square() + (1 - at).square()

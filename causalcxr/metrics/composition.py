@@ -21,7 +21,7 @@ __all__ = [
 
 COMPOSITION_DEFINITION = (
     "Null intervention: abduct the image, decode it under its own parents, {cycles}; mean absolute difference "
-    "from the factual image in grey levels (0 to 255), 0 is right. Pixel noise e {mode}."
+    "from the factual image in grey levels (0 to 255), 0 is right. Pixel noise, or a flow's residual, {mode}."
 )
 REVERSIBILITY_DEFINITION = (
     "Do({name} = a drawn other value), then undo it, abducting anew from the counterfactual image and its "

@@ -15,7 +15,7 @@ __all__ = ["define", "describe_intervals", "entry", "summarise"]
 
 NOISE_TREATMENTS = {
     "kept": "kept (a single cycle is then exact by construction)",
-    "off": "set to 0 (the decoder's mean)",
+    "off": "set to 0",
     "redrawn": "drawn anew",
 }
 EFFECT_SIZE_DEFINITION = (
