@@ -5,7 +5,8 @@
 The flow carries standard normal noise at time 0 to the coordinates of an image at time 1, along straight lines
 on average (flow matching: Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003). Abduction
 solves the equation backwards from the image under the factual parents, to a time `t_end` at which there is
-still something of the image in it; prediction solves it forwards again under others. Both are deterministic.
+still something of the image in it; prediction solves it forwards again under others. Nothing is drawn, unless
+abduction begins below time 1.
 What the space and the solver lose is the residual `e`, which is kept, so a null intervention gives the image back.
 
 `compose` adds what the coordinates make to the image that the parents alone predict, and moves the sum to where
@@ -36,8 +37,6 @@ from causalcxr.values import Batch
 __all__ = ["Flow", "FlowConfig", "FlowInferred", "FlowNoise"]
 
 _STRATA = 8  # of the time from noise to image: the loss of an inferred image is taken in each
-
-
 _SPACES = ("components", "pixels")
 
 
@@ -49,12 +48,11 @@ class FlowConfig:
     `components`: how many. `whiten`: how far their spreads are evened out, 0 to 1. `width`: of the network, in
     components. `widths`: channels of the U-Net by level, in pixels. `fold`: side of the pixel block that is folded
     into channels. `blocks`: of either network. `embedding`: width of that of time and parents. `dropout`: share of
-    hidden units. `path`: `straight`, or `diffusion`.
-    `solver`: `heun`, or `euler`; on the diffusion path that is DDIM. `steps`: of the solver, each way. `t_end`:
-    the time at which abduction stops; 0 is noise, 1 the image itself. `t_start`: the time at which it begins.
-    Below 1, a little noise is drawn and mixed into the image first, for pixels that are the same in every image
-    have no noise of their own. `checkpoint`: recompute the U-Net's activations in the backward pass, for
-    large images on a GPU.
+    hidden units. `path`: `straight`, or `diffusion`. `solver`: `heun`, or `euler`; on the diffusion path that is
+    DDIM. `steps`: of the solver, each way. `t_end`: the time at which abduction stops; 0 is noise, 1 the image
+    itself. `t_start`: the time at which it begins. Below 1, a little noise is drawn and mixed into the image, for
+    pixels that are the same in every image have no noise of their own. `checkpoint`: recompute the U-Net's
+    activations in the backward pass, for large images on a GPU.
     """
 
     space: str = choice("components", _SPACES)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from causalcxr.randomness import Draws
 
-__all__ = ["TimeEmbedding", "Velocity"]
+__all__ = ["TimeEmbedding", "Velocity", "drop_out"]
 
 _FREQUENCIES, _HIGHEST = 16, 50.0  # of the features that describe the time
 
@@ -72,7 +72,12 @@ class _Block(nn.Module):
         scale, shift, gain = self.modulation(embedding).chunk(3, dim=1)
         inner = F.layer_norm(hidden, hidden.shape[-1:]) * (1 + scale) + shift
         inner = F.silu(self.inner(inner))
-        if draws is not None and self.dropout:
-            kept = self.dropout <= draws.uniform(inner.shape[1], len(inner)).T
-            inner = inner * kept / (1 - self.dropout)
-        return hidden + (1 + gain) * self.outer(inner)
+        return hidden + (1 + gain) * self.outer(drop_out(inner, self.dropout, draws))
+
+
+def drop_out(hidden: Tensor, share: float, draws: Draws | None) -> Tensor:
+    """Units or channels `(B, width, ...)` with a share of them set to 0 by `draws`; as they are without."""
+    if draws is None or not share:
+        return hidden
+    kept = share <= draws.uniform(hidden.shape[1], len(hidden)).T
+    return hidden * kept.view(*kept.shape, *[1] * (hidden.ndim - 2)) / (1 - share)

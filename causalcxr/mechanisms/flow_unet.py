@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from causalcxr.mechanisms.flow_network import TimeEmbedding
+from causalcxr.mechanisms.flow_network import TimeEmbedding, drop_out
 from causalcxr.randomness import Draws
 
 __all__ = ["UNetVelocity"]
@@ -93,9 +93,7 @@ class UNetVelocity(nn.Module):
             hidden = down(hidden) + self.places[i + 1]
         for block in self.middle:
             hidden = self._run(block, hidden, embedding)
-        if draws is not None and self.dropout:
-            kept = self.dropout <= draws.uniform(hidden.shape[1], len(hidden)).T
-            hidden = hidden * kept[:, :, None, None] / (1 - self.dropout)
+        hidden = drop_out(hidden, self.dropout, draws)
         for block, up, merge in reversed(list(zip(self.after, self.up, self.merge, strict=True))):
             hidden = F.pixel_shuffle(up(hidden), 2).contiguous(memory_format=torch.channels_last)
             hidden = self._run(block, merge(torch.cat([hidden, skipped.pop()], dim=1)), embedding)

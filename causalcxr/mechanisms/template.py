@@ -70,6 +70,7 @@ class Template(nn.Module):
     field: Tensor
     reference: Tensor
     columns: Tensor
+    others: Tensor
 
     def __init__(self, config: TemplateConfig, encoder: ParentEncoder, channels: int, size: int):
         super().__init__()
@@ -79,6 +80,7 @@ class Template(nn.Module):
         self._encoder = (encoder,)  # in a tuple, for it is a part of the mechanism and not of the template
         k, side = len(columns), max(1, min(_SIDE, size // 4))
         self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("others", ~encoder.columns_of([self.proportional_to]), persistent=False)
         self.register_buffer("mean", torch.full((channels, size, size), 0.5))
         self.register_buffer("brightness", torch.zeros(k, channels, size, size))
         self.register_buffer("field", torch.zeros(k, 2, side, side))
@@ -120,10 +122,7 @@ class Template(nn.Module):
 
     def without_gain(self, features: Tensor) -> Tensor:
         """The features of what acts in another way than by the gain; its own are those of the average person."""
-        if not self.proportional_to:
-            return features
-        (encoder,) = self._encoder
-        return features * ~encoder.columns_of([self.proportional_to]).to(features.device)
+        return features * self.others if self.proportional_to else features
 
     def _change(self, features: Tensor) -> Tensor:
         """Of the features in question, from the average person `(B, K)`."""
