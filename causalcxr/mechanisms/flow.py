@@ -13,12 +13,13 @@ What the space and the solver lose is the residual `e`, which is kept, so a null
 the parents have it (`template.py`). The residual is carried along with them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.flow_network import Velocity
@@ -51,8 +52,10 @@ class FlowConfig:
     hidden units. `path`: `straight`, or `diffusion`. `solver`: `heun`, or `euler`; on the diffusion path that is
     DDIM. `steps`: of the solver, each way. `t_end`: the time at which abduction stops; 0 is noise, 1 the image
     itself. `t_start`: the time at which it begins. Below 1, a little noise is drawn and mixed into the image, for
-    pixels that are the same in every image have no noise of their own. `checkpoint`: recompute the U-Net's
-    activations in the backward pass, for large images on a GPU.
+    pixels that are the same in every image have no noise of their own. `unconditional`: share of training rows
+    whose parents are hidden from the network. `guidance`: scale of classifier-free guidance, both ways: by how much
+    the velocity under the parents is taken instead of that without (1: just it). `checkpoint`: recompute the
+    U-Net's activations in the backward pass, for large images on a GPU.
     """
 
     space: str = choice("components", _SPACES)
@@ -69,6 +72,8 @@ class FlowConfig:
     steps: int = bounded(3, least=1)
     t_end: float = bounded(0.1, least=0, below=1)
     t_start: float = bounded(1.0, above=0, most=1)
+    unconditional: float = bounded(0.0, least=0, below=1)
+    guidance: float = bounded(1.0, least=0)
     checkpoint: bool = False
 
 
@@ -77,29 +82,31 @@ class FlowNoise(ImageNoise):
     """`latent` `(B, ...)`: the flow at the time `start`. `residual` `(B, C, H, W)`: what is added to the image.
 
     It is in units of the gain. `features` `(B, F)`: of the parents under which it was abducted; None of a fresh
-    one.
+    one. `level` `(B, 1, 1, 1)`: the template's `own_level` of the image.
     """
 
     latent: Tensor
     residual: Tensor
     start: float
     features: Tensor | None = None
+    level: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latent)
 
     def repeat(self, k: int) -> "FlowNoise":
-        features = None if self.features is None else self.features.repeat(k, 1)
-        latent = self.latent.repeat(k, *[1] * (self.latent.ndim - 1))
-        return replace(self, latent=latent, residual=self.residual.repeat(k, 1, 1, 1), features=features)
+        return self._map(lambda noise: noise.repeat(k, *[1] * (noise.ndim - 1)))
 
     def select(self, rows: Tensor | slice) -> "FlowNoise":
-        features = None if self.features is None else self.features[rows]
-        return replace(self, latent=self.latent[rows], residual=self.residual[rows], features=features)
+        return self._map(lambda noise: noise[rows])
 
     def with_pixel_noise(self, mode: str, draws: Draws) -> "FlowNoise":
         """The same latent with its residual or without."""
         return replace(self, residual=torch.zeros_like(self.residual)) if mode == "off" else self
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "FlowNoise":
+        features, level = (None if of is None else function(of) for of in (self.features, self.level))
+        return FlowNoise(function(self.latent), function(self.residual), self.start, features, level)
 
 
 @dataclass(frozen=True)
@@ -123,8 +130,9 @@ class FlowInferred:
             x = torch.lerp(self.draws.normal(*x.shape, dtype=x.dtype), x, start)
         latent = self.flow.solve(x, self.features, start, end)
         found = FlowNoise(latent, torch.zeros_like(self.image), end, self.features)
-        film = self.image / self.flow.template.gain(self.features)
-        return replace(found, residual=film - self.flow.compose(found, self.features))
+        gain = self.flow.template.gain(self.features)
+        residual = self.image / gain - self.flow.compose(found, self.features)
+        return replace(found, residual=residual, level=self.flow.template.own_level(self.image, gain))
 
     @cached_property
     def loss(self) -> Tensor:
@@ -160,8 +168,13 @@ class Flow(ImageMechanism):
             raise ConfigError(
                 f"model.flow.t_end is {config.t_end:g}; expected less than model.flow.t_start, {config.t_start:g}"
             )
+        if config.guidance != 1 and not config.unconditional:
+            raise ConfigError(
+                f"model.flow.guidance is {config.guidance:g} and model.flow.unconditional 0; guidance other than 1 "
+                "needs a network that was trained with some parents hidden, such as unconditional=0.1"
+            )
         build = _build_components if config.space == "components" else _build_pixels
-        self.space, self.velocity = build(config, self.event_shape, self.parent_encoder.width)
+        self.space, self.velocity = build(config, self.event_shape, self.parent_encoder.width + 1)
 
     def prepare(self, rows: ObservedImages) -> None:
         """Solve for the template, and fit the space to what it leaves."""
@@ -186,7 +199,9 @@ class Flow(ImageMechanism):
         features, residual = self.parent_encoder(parents), noise.residual
         if noise.features is not None:
             residual = self.template.carry(residual, noise.features, features)
-        return (self.template.gain(features) * (self.compose(noise, features) + residual)).clamp(0, 1)
+        gain = self.template.gain(features)
+        made = gain * (self.compose(noise, features) + residual)
+        return self.template.at_level(made, noise.level, gain).clamp(0, 1)
 
     @property
     def draws_noise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -222,16 +237,19 @@ class Flow(ImageMechanism):
         noise = torch.cat([e for _, e in drawn]).to(coordinates.dtype)
         images = coordinates.repeat(strata, *[1] * (noise.ndim - 1))
         between = torch.lerp(noise, images, t.view(-1, *[1] * (noise.ndim - 1)))
-        seen = self.template.without_gain(features).repeat(strata, 1)
-        velocity = self.velocity(between, t, seen, draws if dropout else None)
+        seen = self._seen(features)
+        if dropout and self.config.unconditional:
+            hidden = draws.uniform(1, len(seen))[0] < self.config.unconditional
+            seen = seen.masked_fill(hidden[:, None], 0)
+        velocity = self.velocity(between, t, seen.repeat(strata, 1), draws if dropout else None)
         error = (velocity - (images - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
         return error.view(strata, -1).mean(dim=0)
 
     def solve(self, x: Tensor, features: Tensor, start: float, end: float) -> Tensor:
         """Carry `x` `(B, ...)` from one time to another under parents with these features."""
-        config, seen = self.config, self.template.without_gain(features)
+        config = self.config
         times = times_between(start, end, config.steps, config.path)
-        return integrate(lambda x, t: self.velocity(x, t, seen), x, times, config.solver)
+        return integrate(self._velocity_under(features), x, times, config.solver)
 
     def compose(self, noise: FlowNoise, features: Tensor) -> Tensor:
         """The image `(B, C, H, W)` without its residual and gain, under parents with these features."""
@@ -239,8 +257,25 @@ class Flow(ImageMechanism):
         end = self.solve(noise.latent, features, noise.start, start)
         if start < 1:  # what is left of the noise is taken out in one step
             t = torch.full((len(end),), start, device=end.device, dtype=end.dtype)
-            end = end + (1 - start) * self.velocity(end, t, self.template.without_gain(features))
+            end = end + (1 - start) * self._velocity_under(features)(end, t)
         return self.template.warp(self.template(features) + self.space.decode(end), features)
+
+    def _velocity_under(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """`v(x, t)` under parents with these features, with guidance (Ho and Salimans 2022, arXiv:2207.12598)."""
+        seen, guidance = self._seen(features), self.config.guidance
+        if guidance == 1:
+            return lambda x, t: self.velocity(x, t, seen)
+        both = torch.cat([seen, torch.zeros_like(seen)])
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            under, without = self.velocity(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            return torch.lerp(without, under, guidance)
+
+        return guided
+
+    def _seen(self, features: Tensor) -> Tensor:
+        """What the network sees of the parents `(B, F + 1)`: the last number says that it does, and all 0 that not."""
+        return F.pad(self.template.without_gain(features), (0, 1), value=1.0)
 
     def _residual(self, image: Tensor, features: Tensor) -> Tensor:
         """What the template leaves of an image, where the average person has it."""

@@ -55,12 +55,14 @@ class HVAENoise(ImageNoise):
     """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`.
 
     `features`: `(B, F)`, of the parents under which the pixel noise was abducted, so that it can be carried to
-    others; None of fresh white noise, which needs no carrying.
+    others; None of fresh white noise, which needs no carrying. `level` `(B, 1, 1, 1)`: the template's `own_level` of
+    the image.
     """
 
     latents: tuple[Tensor, ...]
     pixel: Tensor
     features: Tensor | None = None
+    level: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixel)
@@ -80,8 +82,8 @@ class HVAENoise(ImageNoise):
         return self
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "HVAENoise":
-        features = None if self.features is None else function(self.features)
-        return HVAENoise(tuple(function(z) for z in self.latents), function(self.pixel), features)
+        features, level = (None if of is None else function(of) for of in (self.features, self.level))
+        return HVAENoise(tuple(function(z) for z in self.latents), function(self.pixel), features, level)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Elbo:
     """What one encoder pass and one decoder pass give of `image`, float `(B, C, H, W)` in [0, 1].
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
-    and scale `(B, C, H, W)`. `latents`, `features`: as in HVAENoise. `auxiliary`: `(B,)` in nats, the auxiliary
+    and scale `(B, C, H, W)`. `latents`, `features`, `level`: as in HVAENoise. `auxiliary`: `(B,)` in nats, the auxiliary
     loss that training adds to the bound: the baseline's regression. `draws`: where the noise of pixels at the ends
     of the range comes from. `beta`: the KL's weight in the training loss.
     """
@@ -102,6 +104,7 @@ class Elbo:
     latents: tuple[Tensor, ...]
     auxiliary: Tensor
     features: Tensor
+    level: Tensor | None
     draws: Draws
     beta: float = 1.0
 
@@ -109,7 +112,7 @@ class Elbo:
     def noise(self) -> HVAENoise:
         """The noise of the image, abducted in this pass."""
         pixel = pixel_noise(self.image.to(self.loc.dtype), self.loc, self.scale, self.draws)
-        return HVAENoise(self.latents, pixel, self.features)
+        return HVAENoise(self.latents, pixel, self.features, self.level)
 
     def nats(self, kl_share: Tensor | float = 1.0) -> Tensor:
         """The training loss, `(B,)`: nll, beta times a share of KL, and the auxiliary loss."""
@@ -190,7 +193,7 @@ class HVAE(ImageMechanism):
         pixel = noise.pixel
         if noise.features is not None:
             pixel = self.template.carry(pixel, noise.features, conditions.features)
-        return (loc + scale * pixel).clamp(0, 1)
+        return self.template.at_level(loc + scale * pixel, noise.level, conditions.gain).clamp(0, 1)
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Elbo:
         """One encoder pass and one decoder pass: a draw of the latents, and a one-draw estimate of the bound."""
@@ -256,6 +259,7 @@ class HVAE(ImageMechanism):
             latents=tuple(latents),
             auxiliary=conditions.regression_loss(film),
             features=conditions.features,
+            level=self.template.own_level(image, conditions.gain),
             draws=draws,
             beta=self.config.beta,
         )

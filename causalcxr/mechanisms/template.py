@@ -46,12 +46,14 @@ class TemplateConfig:
 
     `of`: the parents that move what it shows and change its brightness smoothly, such as sex and age; empty: no
     template. A finding does not belong there: it adds something, in a place of its own. For images that lie on top
-    of each other, such as films, and not for digits. `proportional_to`: a continuous parent above 0 that the
-    brightness of the whole image is proportional to, by definition; it then acts in no other way. Empty: none.
+    of each other, such as films, and not for digits. `level`: a continuous parent above 0 that is the level of the
+    image by definition, the median of its pixels in the upper half of their range, as the intensity of a digit
+    (Castro et al. 2019, arXiv:1809.10780). The image is proportional to it, and no other parent changes it. Empty:
+    none.
     """
 
     of: list[str] = setting(default_factory=list)
-    proportional_to: str = ""
+    level: str = ""
 
 
 class Template(nn.Module):
@@ -62,7 +64,7 @@ class Template(nn.Module):
     side)`, displacements to the right and down in image widths. All are of the average person, whose features are
     `reference` `(K,)`. With an empty `of` the mean is mid-grey and nothing moves.
 
-    Raises ConfigError: a name that is no parent, or one that brightness can't be proportional to.
+    Raises ConfigError: a name that is no parent, or one that can't be a level.
     """
 
     mean: Tensor
@@ -76,11 +78,11 @@ class Template(nn.Module):
         super().__init__()
         _check(config, encoder.parents)
         columns = encoder.columns_of(config.of).nonzero().flatten()
-        self.of, self.proportional_to = tuple(config.of), config.proportional_to
+        self.of, self.level = tuple(config.of), config.level
         self._encoder = (encoder,)  # in a tuple, for it is a part of the mechanism and not of the template
         k, side = len(columns), max(1, min(_SIDE, size // 4))
         self.register_buffer("columns", columns, persistent=False)
-        self.register_buffer("others", ~encoder.columns_of([self.proportional_to]), persistent=False)
+        self.register_buffer("others", ~encoder.columns_of([self.level]), persistent=False)
         self.register_buffer("mean", torch.full((channels, size, size), 0.5))
         self.register_buffer("brightness", torch.zeros(k, channels, size, size))
         self.register_buffer("field", torch.zeros(k, 2, side, side))
@@ -112,17 +114,25 @@ class Template(nn.Module):
         return torch.where((change != 0).any(dim=1)[:, None, None, None], moved, residual)
 
     def gain(self, features: Tensor) -> Tensor:
-        """Brightness `(B, 1, 1, 1)` in units of the average person's: 1 if it is proportional to no parent."""
-        if not self.proportional_to:
+        """The level that the parents give, `(B, 1, 1, 1)` in units of the average person's: 1 if no parent is it."""
+        if not self.level:
             return features.new_ones(len(features), 1, 1, 1)
         (encoder,) = self._encoder
-        values = encoder.values_of(self.proportional_to, features)
-        mean = encoder.values_of(self.proportional_to, torch.zeros_like(features[:1]))
+        values = encoder.values_of(self.level, features)
+        mean = encoder.values_of(self.level, torch.zeros_like(features[:1]))
         return (values / mean).view(-1, 1, 1, 1)
+
+    def own_level(self, image: Tensor, gain: Tensor) -> Tensor | None:
+        """What an image's level is in units of the gain, `(B, 1, 1, 1)`; None if no parent is its level."""
+        return _level(image) / gain if self.level else None
+
+    def at_level(self, image: Tensor, own: Tensor | None, gain: Tensor) -> Tensor:
+        """An image brought to a level of its `own` in units of the gain; as it is without one."""
+        return image if own is None else image * (own * gain / _level(image))
 
     def without_gain(self, features: Tensor) -> Tensor:
         """The features of what acts in another way than by the gain; its own are those of the average person."""
-        return features * self.others if self.proportional_to else features
+        return features * self.others if self.level else features
 
     def _change(self, features: Tensor) -> Tensor:
         """Of the features in question, from the average person `(B, K)`."""
@@ -167,16 +177,24 @@ class Template(nn.Module):
 def _check(config: TemplateConfig, parents: Sequence[Variable]) -> None:
     names = [parent.name for parent in parents]
     for name in config.of:
-        if name == config.proportional_to:
-            raise ConfigError(f"model.template has '{name}' in both of and proportional_to; leave it out of one")
+        if name == config.level:
+            raise ConfigError(f"model.template has '{name}' in both of and level; leave it out of one")
         if name not in names:
             raise ConfigError(f"model.template.of has '{name}', no parent of the image; {nearest(name, names)}")
     positive = [p.name for p in parents if not p.is_discrete and p.bounds[0] > 0]
-    if (name := config.proportional_to) and name not in positive:
+    if (name := config.level) and name not in positive:
         raise ConfigError(
-            f"model.template.proportional_to is '{name}', no continuous parent of the image above 0; "
+            f"model.template.level is '{name}', no continuous parent of the image above 0; "
             f"{nearest(name, positive)}"
         )
+
+
+def _level(image: Tensor) -> Tensor:
+    """Median of the pixels of an image `(B, C, H, W)` in the upper half of their range, `(B, 1, 1, 1)`."""
+    pixels = image.clamp(0, 1).flatten(1)
+    middle = (pixels.amin(dim=1, keepdim=True) + pixels.amax(dim=1, keepdim=True)) / 2
+    bright = pixels.where(pixels >= middle, pixels.new_tensor(torch.nan))
+    return bright.nanmedian(dim=1).values.clamp_min(1e-3).view(-1, 1, 1, 1)
 
 
 def _detail(residual: Tensor) -> Tensor:

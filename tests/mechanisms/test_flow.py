@@ -62,6 +62,37 @@ def test_the_noise_of_gaussian_images_is_standard_normal_whatever_the_parents():
         assert group.mean().abs() < 0.07 and abs(group.std() - 1) < 0.05  # three standard errors of 2,000
 
 
+def test_guidance_makes_an_effect_larger_by_its_scale_and_composition_stays_exact():
+    """The exact velocity is affine in the mean, so guidance multiplies the mean of male films by its scale."""
+    flow = exact_flow(0.3)
+    flow.config = dataclasses.replace(flow.config, unconditional=0.1, guidance=1.7)
+    sex, coordinates = torch.arange(8) % 2, torch.linspace(-1, 1, 8, dtype=torch.float64)
+    image = 0.5 + flow.space.decode(coordinates[:, None])
+    noise = flow.abduct(image, {"sex": sex})
+    torch.testing.assert_close(flow(noise, {"sex": sex}), image, atol=1e-12, rtol=0)
+    found = flow.space.encode(flow(noise, {"sex": 1 - sex}) - 0.5).squeeze(1) - coordinates
+    share = 1 - SPREAD * 0.3 / math.hypot(0.3 * SPREAD, 0.7)
+    expected = 1.7 * SHIFT * share * (1 - 2 * sex).double()
+    torch.testing.assert_close(found, expected, atol=4e-3, rtol=0)  # 60 steps of the solver
+
+
+def test_hidden_parents_train_the_unconditional_velocity_and_no_other():
+    """Almost all rows hidden: the loss asks nothing about the parents. Never while it validates."""
+    torch.manual_seed(0)
+    flow = Flow(IMAGE, [SEX], dataclasses.replace(TINY_FLOW, unconditional=1 - 1e-9), SIZE)
+    with torch.no_grad():
+        for parameter in flow.velocity.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    image, sex = films(32)
+
+    def losses() -> list[Tensor]:
+        return [flow.training_loss(image, {"sex": value}, Draws(1)) for value in (sex, 1 - sex)]
+
+    assert torch.equal(*losses())
+    flow.eval()
+    assert not torch.equal(*losses())
+
+
 @pytest.fixture(scope="module")
 def trained() -> Flow:
     """On images that are brighter by 0.2 on the left of male patients."""
@@ -238,6 +269,7 @@ def test_activations_that_are_computed_again_give_the_same_gradients():
     [
         ({"t_start": 0.2, "t_end": 0.2}, r"t_end is 0.2; expected less than model\.flow\.t_start, 0.2"),
         ({"space": "pixels", "widths": [8, 8, 8, 8, 8]}, "a multiple of 32, got 16"),
+        ({"guidance": 1.5}, r"guidance is 1\.5 and model\.flow\.unconditional 0"),
     ],
 )
 def test_times_and_levels_that_do_not_fit_are_refused(change, message):

@@ -175,16 +175,16 @@ def test_an_image_moves_with_a_parent_and_comes_back():
     assert (moved[:, :, 1:] - image[:, :, :-1]).abs().mean() < 0.5 * down
 
 
-GAIN = TemplateConfig(proportional_to="age")
+LEVEL = TemplateConfig(level="age")
 AGE = Variable("age", "continuous", range=(20.0, 90.0))
 
 
 @pytest.mark.parametrize("mechanism", [HVAE, Flow])
-def test_brightness_that_is_proportional_to_a_parent_is_scaled_and_nothing_else(mechanism):
+def test_an_image_is_proportional_to_the_parent_that_is_its_level(mechanism):
     """Parameters at random: the counterfactual is the image times the ratio of the parent's values."""
     torch.manual_seed(0)
     config = {HVAE: TINY_IMAGE, Flow: TINY_FLOW}[mechanism]
-    built = mechanism(Variable("image", "image", ("age",), channels=1), (AGE,), config, SIZE, GAIN)
+    built = mechanism(Variable("image", "image", ("age",), channels=1), (AGE,), config, SIZE, LEVEL)
     built.calibrate({"age": torch.tensor([30.0, 50.0, 70.0])})
     with torch.no_grad():
         for parameter in built.parameters():
@@ -195,12 +195,35 @@ def test_brightness_that_is_proportional_to_a_parent_is_scaled_and_nothing_else(
         torch.testing.assert_close(built(noise, {"age": older}), 1.5 * image, atol=1e-5, rtol=0)
 
 
-def test_a_parent_that_brightness_cannot_be_proportional_to_is_refused():
+@pytest.mark.parametrize("mechanism", [HVAE, Flow])
+def test_no_other_parent_changes_the_level(mechanism):
+    """Parameters at random: do(sex) changes the image, and not the median of the upper half of its range."""
+    torch.manual_seed(0)
+    config = {HVAE: TINY_IMAGE, Flow: TINY_FLOW}[mechanism]
+    sex = Variable("sex", "binary", labels=("female", "male"))
+    built = mechanism(
+        Variable("image", "image", ("age", "sex"), channels=1), (AGE, sex), config, SIZE, LEVEL
+    )
+    built.calibrate({"age": torch.tensor([30.0, 50.0, 70.0])})
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_((0.05 if mechanism is HVAE else 0.2) * torch.randn_like(parameter))
+        image, women = 0.5 * smooth(5, SIZE), {"age": torch.full((5,), 40.0), "sex": torch.zeros(5).long()}
+        men = built(built.abduct(image, women, Draws(0)), women | {"sex": torch.ones(5).long()})
+
+    def level(of: torch.Tensor) -> list[float]:
+        return [float(one[one >= (one.min() + one.max()) / 2].median()) for one in of]
+
+    assert (men - image).abs().mean() > 0.003
+    assert level(men) == pytest.approx(level(image), rel=1e-4)
+
+
+def test_a_parent_that_cannot_be_a_level_is_refused():
     sex = Variable("sex", "binary", labels=("female", "male"))
     image, below = Variable("image", "image", ("sex",)), Variable("age", "continuous", range=(-1.0, 1.0))
     for parent in (sex, below):
-        template = TemplateConfig(proportional_to=parent.name)
+        template = TemplateConfig(level=parent.name)
         with pytest.raises(
-            ConfigError, match=r"proportional_to is '.*', no continuous parent of the image above 0"
+            ConfigError, match=r"model.template.level is '.*', no continuous parent of the image above 0"
         ):
             Flow(image, [parent], TINY_FLOW, SIZE, template)
