@@ -2,6 +2,7 @@
 
     python benchmarks/morphomnist.py --run runs/morphomnist      trains preset=morphomnist first if it must
     python benchmarks/morphomnist.py --run runs/digits --preset benchmarks/flow/digits.yaml --out digits.json
+    ... --guidance 1 1.2 1.4 --split val --rows 1000      of a flow, effectiveness alone, to choose the scale
 
 Effectiveness needs predictors of the attributes, trained here on the real training images (a small residual
 network, kept in the run folder). Intensity is also measured without one, by its definition: the median of the
@@ -13,9 +14,12 @@ Models", Table 1.
 """
 
 import argparse
+import json
 import logging
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +91,10 @@ def main() -> None:
     parser.add_argument("--run", default="runs/morphomnist")
     parser.add_argument("--preset", default="morphomnist", help="of the run, where it must be trained")
     parser.add_argument("--predictor-steps", type=int, default=3000)
-    parser.add_argument("--rows", type=int, default=0, help="of the test split; 0 takes all 10,000")
+    parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument("--rows", type=int, default=0, help="of the split; 0 takes all")
+    parser.add_argument("--composition-rows", type=int, default=1000, help="ten cycles each")
+    parser.add_argument("--guidance", type=float, nargs="*", default=[], help="print effectiveness for each scale")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("overrides", nargs="*", help="key=value for the training, as of train.py")
     options = parser.parse_args()
@@ -96,15 +103,23 @@ def main() -> None:
     scm, run = causalcxr.load(options.run), open_run(options.run)
     cohort = open_cohort(run.config.data, run.graph)
     predictor = fit_predictor(cohort, run.folder / "predictor.safetensors", options.predictor_steps)
-    rows = options.rows or len(cohort.split("test"))
+    split = cohort.split(options.split)
+    rows = options.rows or len(split)
+    if options.guidance:
+        compare_guidance(scm, cohort, predictor, split, rows, options.guidance)
+        return
+    composed = min(rows, options.composition_rows)
+    found = measure(scm, cohort, predictor, split, rows)
     results = {
         "published": PUBLISHED,
-        "ours": measure(scm, cohort, predictor, rows),
+        "ours": found | {"composition_l1": composition(scm, split, composed)},
         "attribute_counterfactual": attribute_counterfactual(scm, cohort),
         "parameters": sum(p.numel() for p in scm.parameters()),
         "provenance": run.provenance,
         "training": {"image": vars(run.config.train.image), "seed": run.config.train.seed},
         "n": rows,
+        "n_composition": composed,
+        "split": options.split,
     }
     write_json(options.out, results)
     log.info("wrote %s", options.out)
@@ -134,25 +149,51 @@ def fit_predictor(cohort: Cohort, path: Path, steps: int) -> Predictor:
 
 
 @torch.no_grad()
-def measure(scm: StructuralCausalModel, cohort: Cohort, predictor: Predictor, rows: int) -> dict[str, Any]:
-    """Effectiveness under each intervention, the predictor's own error on real images, and composition."""
-    test, attributes = cohort.split("test"), scm.graph.attributes
-    drawn = draw_other_values(scm.graph, test.attributes, cohort.split("train").attributes, seed=0)
+def measure(
+    scm: StructuralCausalModel, cohort: Cohort, predictor: Predictor, split: Split, rows: int
+) -> dict[str, Any]:
+    """Effectiveness under each intervention, and the predictor's own error on real images."""
+    attributes = scm.graph.attributes
+    drawn = draw_other_values(scm.graph, split.attributes, cohort.split("train").attributes, seed=0)
     errors: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ("real images", *attributes)}
-    composition: list[dict[str, Tensor]] = []
     for start in range(0, rows, BATCH):
         index = np.arange(start, min(start + BATCH, rows))
-        batch = test.batch(index)
+        batch = split.batch(index)
         abduction = scm.abduct(batch, seed=start)
         interventions = [{name: drawn[name][index]} for name in attributes]
         errors["real images"].append(score(predictor, batch | {"image": image_to_float(batch["image"])}))
         for name, result in zip(attributes, scm.counterfactual(abduction, do=interventions), strict=True):
             errors[name].append(score(predictor, result))
-        composition.append(compose(scm, abduction, seed=start))
         log.info("measured %d of %d rows", index[-1] + 1, rows)
     means = {name: {k: _mean([e[k] for e in of]) for k in of[0]} for name, of in errors.items()}
-    table = {key: {name: means[name][key] for name in means} for key in means["real images"]}
-    return table | {"composition_l1": {k: _mean([c[k] for c in composition]) for k in composition[0]}}
+    return {key: {name: means[name][key] for name in means} for key in means["real images"]}
+
+
+@torch.no_grad()
+def composition(scm: StructuralCausalModel, split: Split, rows: int) -> dict[str, float]:
+    """L1 (0-255) of null counterfactuals without pixel noise, after one cycle and after ten."""
+    starts = range(0, rows, BATCH)
+    parts = [
+        compose(scm, scm.abduct(split.batch(np.arange(start, min(start + BATCH, rows))), seed=start), start)
+        for start in starts
+    ]
+    return {cycles: _mean([part[cycles] for part in parts]) for cycles in parts[0]}
+
+
+def compare_guidance(
+    scm: StructuralCausalModel,
+    cohort: Cohort,
+    predictor: Predictor,
+    split: Split,
+    rows: int,
+    scales: Sequence[float],
+) -> None:
+    """Print the effectiveness of a flow under each scale of its guidance."""
+    flow = scm.image_mechanism
+    for scale in scales:
+        flow.config = replace(flow.config, guidance=scale)
+        found = measure(scm, cohort, predictor, split, rows)
+        log.info("guidance %g: %s", scale, json.dumps(found))
 
 
 def score(predictor: Predictor, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -201,9 +201,7 @@ def test_no_other_parent_changes_the_level(mechanism):
     torch.manual_seed(0)
     config = {HVAE: TINY_IMAGE, Flow: TINY_FLOW}[mechanism]
     sex = Variable("sex", "binary", labels=("female", "male"))
-    built = mechanism(
-        Variable("image", "image", ("age", "sex"), channels=1), (AGE, sex), config, SIZE, LEVEL
-    )
+    built = mechanism(Variable("image", "image", ("age", "sex"), channels=1), (AGE, sex), config, SIZE, LEVEL)
     built.calibrate({"age": torch.tensor([30.0, 50.0, 70.0])})
     with torch.no_grad():
         for parameter in built.parameters():
