@@ -53,9 +53,9 @@ class FlowConfig:
     DDIM. `steps`: of the solver, each way. `t_end`: the time at which abduction stops; 0 is noise, 1 the image
     itself. `t_start`: the time at which it begins. Below 1, a little noise is drawn and mixed into the image, for
     pixels that are the same in every image have no noise of their own. `unconditional`: share of training rows
-    whose parents are hidden from the network. `guidance`: scale of classifier-free guidance, both ways: by how much
-    the velocity under the parents is taken instead of that without (1: just it). `checkpoint`: recompute the
-    U-Net's activations in the backward pass, for large images on a GPU.
+    from which the parents that are not the template's are hidden. `guidance`: scale of classifier-free guidance in
+    these parents, both ways: by how much the velocity under them is taken instead of that without (1: just it).
+    `checkpoint`: recompute the U-Net's activations in the backward pass, for large images on a GPU.
     """
 
     space: str = choice("components", _SPACES)
@@ -153,6 +153,7 @@ class Flow(ImageMechanism):
     pixel_noise = ("kept", "off")
     loss_unit = "squared error of the velocity"
     config: FlowConfig
+    guided: Tensor
 
     def __init__(
         self,
@@ -171,8 +172,10 @@ class Flow(ImageMechanism):
         if config.guidance != 1 and not config.unconditional:
             raise ConfigError(
                 f"model.flow.guidance is {config.guidance:g} and model.flow.unconditional 0; guidance other than 1 "
-                "needs a network that was trained with some parents hidden, such as unconditional=0.1"
+                "needs a network from which parents were hidden in training, as with unconditional=0.1"
             )
+        guided = ~self.parent_encoder.columns_of(self.template.of)
+        self.register_buffer("guided", F.pad(guided, (0, 1), value=True), persistent=False)
         build = _build_components if config.space == "components" else _build_pixels
         self.space, self.velocity = build(config, self.event_shape, self.parent_encoder.width + 1)
 
@@ -239,8 +242,8 @@ class Flow(ImageMechanism):
         between = torch.lerp(noise, images, t.view(-1, *[1] * (noise.ndim - 1)))
         seen = self._seen(features)
         if dropout and self.config.unconditional:
-            hidden = draws.uniform(1, len(seen))[0] < self.config.unconditional
-            seen = seen.masked_fill(hidden[:, None], 0)
+            hidden = draws.uniform(1, len(seen)).T < self.config.unconditional
+            seen = seen.masked_fill(hidden & self.guided, 0)
         velocity = self.velocity(between, t, seen.repeat(strata, 1), draws if dropout else None)
         error = (velocity - (images - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
         return error.view(strata, -1).mean(dim=0)
@@ -265,7 +268,7 @@ class Flow(ImageMechanism):
         seen, guidance = self._seen(features), self.config.guidance
         if guidance == 1:
             return lambda x, t: self.velocity(x, t, seen)
-        both = torch.cat([seen, torch.zeros_like(seen)])
+        both = torch.cat([seen, seen.masked_fill(self.guided, 0)])
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             under, without = self.velocity(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
@@ -274,7 +277,7 @@ class Flow(ImageMechanism):
         return guided
 
     def _seen(self, features: Tensor) -> Tensor:
-        """What the network sees of the parents `(B, F + 1)`: the last number says that it does, and all 0 that not."""
+        """What the network sees of the parents `(B, F + 1)`: the last number says that it sees all of them."""
         return F.pad(self.template.without_gain(features), (0, 1), value=1.0)
 
     def _residual(self, image: Tensor, features: Tensor) -> Tensor:
