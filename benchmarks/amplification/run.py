@@ -2,15 +2,14 @@
 
     python benchmarks/amplification/run.py                     all seeds, then the table and the figures
     python benchmarks/amplification/run.py --seeds 1           one seed (two at a time fill two cores)
-    python benchmarks/amplification/run.py --preset gpu.yaml --runs runs/amplification-gpu
 
-For each seed (of the simulated subjects and of everything that is trained): train a model and two classifiers,
+For each seed of everything that is trained: train a model and two classifiers,
 fine-tune the model with each kind of targets, measure all on the same test subjects by the same evaluator, which
 never took part. Killed, the same command goes on. Writes results.json, contrast.png and gallery.png beside this
 file once every seed named by --summary is there. `none` is not fine-tuned but trained on for as many steps;
-`flow` is `counterfactual` for a model whose image is made by a flow. With `--modes`,
-`hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, under which the
-likelihood is held.
+`guidance_1` and `guidance_2` are the model before fine-tuning with the guidance of its flow at these scales. With
+`--modes`, `hard_held` and `soft_held` can be asked for, too: the same with the settings of `counterfactual`, under
+which the likelihood is held.
 """
 
 import argparse
@@ -45,17 +44,13 @@ VARIANTS = {
     "none": ["finetune.targets=none"],
     **{mode: [f"finetune.targets={mode}", *PUBLISHED] for mode in ("hard", "soft", "intervened_only")},
     "counterfactual": ["finetune.targets=counterfactual"],
-    "flow": ["finetune.targets=counterfactual"],
+    **{
+        f"guidance_{scale}": ["finetune.targets=none", "train.finetune.steps=1", f"model.flow.guidance={scale}"]
+        for scale in (1, 2)
+    },
     **{f"{mode}_held": [f"finetune.targets={mode}"] for mode in ("hard", "soft")},
 }
-# Ways that start from a model of their own, with as many steps: what is other about that model.
-MODELS = {
-    "flow": [
-        *("model.image=flow", "model.template.of=[sex,race,age]", "train.image.batch_size=256"),
-        *("train.image.learning_rate=1e-3", "train.image.clip_norm=1", "train.image.ema_decay=0.998"),
-    ]
-}
-MODES = ("none", "hard", "soft", "counterfactual", "flow", "intervened_only")
+MODES = ("none", "hard", "soft", "counterfactual", "guidance_1", "guidance_2")
 log = logging.getLogger("causalcxr.benchmark")
 # Two-sided 95 % quantile of Student's t by the number of seeds.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -85,13 +80,10 @@ def main() -> None:
 def run_seed(seed: int, preset: str, runs: Path, modes: Sequence[str], overrides: Sequence[str]) -> None:
     """Base model, classifiers, every fine-tuning, and the measurement of all of them."""
     base = runs / f"seed{seed}"
-    settings = [f"preset={preset}", f"train.seed={seed}", f"data.seed={seed}", *overrides]
+    settings = [f"preset={preset}", f"train.seed={seed}", *overrides]
     train(load_config([*settings, f"run={base}"]))
     for name in modes:
-        begun = base
-        if name in MODELS:
-            begun = train(load_config([*settings, *MODELS[name], f"run={base}-before-{name}"]))
-        train(load_config([f"base={begun}", f"run={base}-{name}", *VARIANTS[name], *overrides]))
+        train(load_config([f"base={base}", f"run={base}-{name}", *VARIANTS[name], *overrides]))
     if not is_measured(base, modes):
         compared = ",".join(f"{base}-{name}" for name in modes)
         evaluate([f"run={base}", f"evaluate.compare=[{compared}]"])
@@ -121,12 +113,12 @@ def summarise(folders: Mapping[int, Path], names: Sequence[str], out: Path) -> N
             key: over_seeds(modes["before"], key) for key in modes["before"][0] if "calibration/" in key
         },
         "seeds": len(folders),
-        "settings": {name: [*MODELS.get(name, []), *VARIANTS[name]] for name in names},
+        "settings": {name: VARIANTS[name] for name in names},
         "steps": first.config.train.finetune.steps,
         "batch_size": first.config.train.finetune.batch_size,
         "device": first.provenance["device"],
         "n_test": next(iter(read.values()))["rows_of_images"],
-        "intervals": "Student's t over seeds, each with its own test subjects; of one seed, over its subjects",
+        "intervals": "Student's t over seeds, all with the same test subjects; of one seed, over subjects",
     }
     if "counterfactual" in names:
         for mode in results["modes"].values():
