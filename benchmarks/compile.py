@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from causalcxr.building import build_model
+from causalcxr.building import build_model, open_graph
 from causalcxr.config import load_config
-from causalcxr.graph import load_graph
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import write_json
@@ -63,8 +62,8 @@ FLOWS = {"flow192": ["data.size=192", "model.image=flow", "model.template.of=[se
 
 def model(preset: str, *settings: str) -> StructuralCausalModel:
     """An untrained model of a preset, or of one of FLOWS."""
-    config, graph = load_config([*FLOWS.get(preset, [f"preset={preset}"]), *settings]), load_graph("chest")
-    return build_model(config, graph.with_image_mechanism(config.model.image or graph["image"].mechanism))
+    words = [*FLOWS.get(preset, [f"preset={preset}"]), *settings]
+    return build_model(*open_graph(load_config(["graph=chest", *words])))
 
 
 def take_steps(

@@ -5,17 +5,16 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from causalcxr.building import build_model, build_predictor
+from causalcxr.building import build_model, build_predictor, open_graph
 from causalcxr.config import Config, read_config, to_yaml
-from causalcxr.graph import Graph, graph_from_dict, load_graph
-from causalcxr.mechanisms.registry import choose_image_mechanism
+from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.errors import ConfigError, GraphError, RunError
@@ -161,9 +160,7 @@ def plan_run(config: Config) -> Run:
     Raises RunError where the folder belongs to another configuration.
     """
     folder = Path(config.run)
-    graph = choose_image_mechanism(load_graph(config.graph), config.model.image)
-    if graph.image is not None:
-        config = replace(config, model=replace(config.model, image=graph[graph.image].mechanism))
+    config, graph = open_graph(config)
     if (folder / "config.yaml").exists():
         _refuse_other_config(open_run(folder), config, graph)
     elif config.base:

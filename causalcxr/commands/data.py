@@ -53,19 +53,16 @@ def prepare_cohort(
 
     Raises ConfigError: an unknown source or key, an impossible value. Raises DataError: see `prepare_into`.
     """
-    from causalcxr.config import load_config  # slow to import, and help needs none of it
+    from causalcxr.building import open_graph  # slow to import, and help needs none of it
+    from causalcxr.config import load_config
     from causalcxr.data import prepare_into
-    from causalcxr.graph import load_graph
-    from causalcxr.mechanisms.registry import choose_image_mechanism
 
     for setting in settings:
         if key := GIVEN.get(setting.partition("=")[0]):
             raise ConfigError(f"data prepare: '{setting}' has no place here; it is given by {key}")
     config = load_config(settings)
     config.data.source, config.data.root = source, root
-    graph = choose_image_mechanism(load_graph(config.graph), config.model.image)
-    if graph.image is not None:
-        config.model.image = graph[graph.image].mechanism
+    config, graph = open_graph(config)
     folders = prepare_into(out, config.data, graph, sizes)
     return [(folder, _train_command(config, settings, out, int(folder.name))) for folder in folders]
 

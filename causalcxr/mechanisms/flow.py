@@ -171,8 +171,8 @@ class Flow(ImageMechanism):
             )
         if config.guidance != 1 and not config.unconditional:
             raise ConfigError(
-                f"model.flow.guidance is {config.guidance:g} and model.flow.unconditional 0; guidance other than 1 "
-                "needs a network from which parents were hidden in training, as with unconditional=0.1"
+                f"model.flow.guidance is {config.guidance:g} and model.flow.unconditional 0; expected a guidance of "
+                "1, or a network from which parents were hidden in training, as with model.flow.unconditional=0.1"
             )
         guided = ~self.parent_encoder.columns_of(self.template.of)
         self.register_buffer("guided", F.pad(guided, (0, 1), value=True), persistent=False)
@@ -187,8 +187,6 @@ class Flow(ImageMechanism):
             return (self._residual(image, self.parent_encoder(parents)) for image, parents in rows())
 
         self.space.fit(residuals)
-        if isinstance(self.velocity, UNetVelocity) and isinstance(self.space, Pixels):
-            self.velocity.spread.copy_(self.space.spread)
 
     def sample_noise(self, n: int, draws: Draws | None = None) -> FlowNoise:
         """Standard normal noise at time 0, and a residual with the spread of what the space loses."""
@@ -242,7 +240,7 @@ class Flow(ImageMechanism):
         between = torch.lerp(noise, images, t.view(-1, *[1] * (noise.ndim - 1)))
         seen = self._seen(features)
         if dropout and self.config.unconditional:
-            hidden = draws.uniform(1, len(seen)).T < self.config.unconditional
+            hidden = self.config.unconditional > draws.uniform(1, len(seen)).T
             seen = seen.masked_fill(hidden & self.guided, 0)
         velocity = self.velocity(between, t, seen.repeat(strata, 1), draws if dropout else None)
         error = (velocity - (images - noise)).square().flatten(1).mean(dim=1) * self.velocity.weight(t)
@@ -306,4 +304,5 @@ def _build_pixels(config: FlowConfig, shape: torch.Size, features: int) -> tuple
             f"model.flow.widths and fold need images whose side is a multiple of {coarsest}, got {shape[-1]}"
         )
     sizes = config.widths, config.blocks, config.embedding, config.dropout, config.fold, config.checkpoint
-    return Pixels(shape), UNetVelocity(shape, features, *sizes)
+    space = Pixels(shape)
+    return space, UNetVelocity(space, features, *sizes)

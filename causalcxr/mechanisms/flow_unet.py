@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from causalcxr.mechanisms.flow_network import TimeEmbedding, drop_out
+from causalcxr.mechanisms.pixels import Pixels
 from causalcxr.randomness import Draws
 
 __all__ = ["UNetVelocity"]
@@ -28,14 +29,12 @@ class UNetVelocity(nn.Module):
     """`v(x, t, features)` `(B, C, H, W)`. `widths`: channels by level, each half as fine as the one before.
 
     `fold`: side of the pixel block that is folded into channels. `blocks`: residual blocks at the coarsest level,
-    of which the others have one on either side. `spread` `(C, H, W)`: standard deviations, set before training.
+    of which the others have one on either side. `space`: whose `spread` it reckons with.
     """
-
-    spread: Tensor
 
     def __init__(
         self,
-        shape: torch.Size,
+        space: Pixels,
         features: int,
         widths: Sequence[int],
         blocks: int,
@@ -45,9 +44,10 @@ class UNetVelocity(nn.Module):
         recompute: bool,
     ):
         super().__init__()
+        shape = space.coordinates
         channels, side = shape[0] * fold**2, shape[-1] // fold
         self.fold, self.dropout, self.recompute = fold, dropout, recompute
-        self.register_buffer("spread", torch.ones(shape))
+        self._space = (space,)  # in a tuple, for it is a part of the mechanism and not of the network
         self.embed = TimeEmbedding(features, embedding)
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.places = nn.ParameterList(
@@ -68,7 +68,7 @@ class UNetVelocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, features: Tensor, draws: Draws | None = None) -> Tensor:
         if not len(x):  # torch leaves an empty batch unfolded
             return x
-        s, at = self.spread, t.view(-1, 1, 1, 1)
+        s, at = self._spread, t.view(-1, 1, 1, 1)
         variance = (at * s).square() + (1 - at).square()
         normal = (at * s.square() - (1 - at)) / variance * x
         size = ((at * self._typical).square() + (1 - at).square()).sqrt()
@@ -81,7 +81,11 @@ class UNetVelocity(nn.Module):
     @property
     def _typical(self) -> Tensor:
         """Of all pixels, root mean square."""
-        return self.spread.square().mean().sqrt()
+        return self._spread.square().mean().sqrt()
+
+    @property
+    def _spread(self) -> Tensor:
+        return self._space[0].spread
 
     def _network(self, x: Tensor, t: Tensor, features: Tensor, draws: Draws | None) -> Tensor:
         embedding = self.embed(t, features)

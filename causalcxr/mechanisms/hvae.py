@@ -55,8 +55,8 @@ class HVAENoise(ImageNoise):
     """Exogenous noise of an image: latents `(B, C, h, w)` from coarse to fine, pixel noise `(B, C, H, W)`.
 
     `features`: `(B, F)`, of the parents under which the pixel noise was abducted, so that it can be carried to
-    others; None of fresh white noise, which needs no carrying. `level` `(B, 1, 1, 1)`: the template's `own_level` of
-    the image.
+    others; None of fresh white noise, which needs no carrying. `level` `(B, 1, 1, 1)`: the template's `own_level`
+    of the image.
     """
 
     latents: tuple[Tensor, ...]
@@ -91,9 +91,9 @@ class Elbo:
     """What one encoder pass and one decoder pass give of `image`, float `(B, C, H, W)` in [0, 1].
 
     `nll`, `kl`: `(B,)` in nats, the negative evidence lower bound is their sum. `loc`, `scale`: the decoder's mean
-    and scale `(B, C, H, W)`. `latents`, `features`, `level`: as in HVAENoise. `auxiliary`: `(B,)` in nats, the auxiliary
-    loss that training adds to the bound: the baseline's regression. `draws`: where the noise of pixels at the ends
-    of the range comes from. `beta`: the KL's weight in the training loss.
+    and scale `(B, C, H, W)`. `latents`, `features`, `level`: as in HVAENoise. `auxiliary`: `(B,)` in nats,
+    the auxiliary loss that training adds to the bound: the baseline's regression. `draws`: where the noise of
+    pixels at the ends of the range comes from. `beta`: the KL's weight in the training loss.
     """
 
     image: Tensor

@@ -114,7 +114,7 @@ class Template(nn.Module):
         return torch.where((change != 0).any(dim=1)[:, None, None, None], moved, residual)
 
     def gain(self, features: Tensor) -> Tensor:
-        """The level that the parents give, `(B, 1, 1, 1)` in units of the average person's: 1 if no parent is it."""
+        """The level by the parents, `(B, 1, 1, 1)` in units of the average person's: 1 if none of them is it."""
         if not self.level:
             return features.new_ones(len(features), 1, 1, 1)
         (encoder,) = self._encoder
