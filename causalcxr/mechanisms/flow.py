@@ -171,8 +171,8 @@ class Flow(ImageMechanism):
             )
         if config.guidance != 1 and not config.unconditional:
             raise ConfigError(
-                f"model.flow.guidance is {config.guidance:g} and model.flow.unconditional 0; expected a guidance of "
-                "1, or a network from which parents were hidden in training, as with model.flow.unconditional=0.1"
+                f"model.flow.guidance is {config.guidance:g} and model.flow.unconditional 0; expected 1, or a "
+                "network from which parents were hidden in training, as with model.flow.unconditional=0.1"
             )
         guided = ~self.parent_encoder.columns_of(self.template.of)
         self.register_buffer("guided", F.pad(guided, (0, 1), value=True), persistent=False)
