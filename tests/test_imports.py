@@ -22,7 +22,7 @@ FLOORS = [
     {"building"},
     {"runs", "answers", "metrics"},
     {"report", "training"},
-    {"check", "evaluation"},
+    {"audit", "check", "evaluation"},
     {"commands"},
 ]
 
