@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from causalcxr.config import load_config
 from causalcxr.evaluation.evaluate import evaluate
@@ -44,13 +45,11 @@ VARIANTS = {
     "none": ["finetune.targets=none"],
     **{mode: [f"finetune.targets={mode}", *PUBLISHED] for mode in ("hard", "soft", "intervened_only")},
     "counterfactual": ["finetune.targets=counterfactual"],
-    **{
-        f"guidance_{scale}": ["finetune.targets=none", "train.finetune.steps=1", f"model.flow.guidance={scale}"]
-        for scale in (1, 2)
-    },
     **{f"{mode}_held": [f"finetune.targets={mode}"] for mode in ("hard", "soft")},
 }
-MODES = ("none", "hard", "soft", "counterfactual", "guidance_1", "guidance_2")
+# The model before fine-tuning, its flow guided at another scale.
+GUIDANCE = {f"guidance_{scale}": scale for scale in (1, 2)}
+MODES = ("none", "hard", "soft", "counterfactual", *GUIDANCE)
 log = logging.getLogger("causalcxr.benchmark")
 # Two-sided 95 % quantile of Student's t by the number of seeds.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/amplification"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="to run now; none only summarises")
     parser.add_argument("--summary", type=int, nargs="+", default=[0, 1, 2], help="seeds of the table")
-    parser.add_argument("--modes", nargs="+", choices=VARIANTS, default=MODES)
+    parser.add_argument("--modes", nargs="+", choices=[*VARIANTS, *GUIDANCE], default=MODES)
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("overrides", nargs="*", help="key=value for every training")
     options = parser.parse_args()
@@ -83,10 +82,22 @@ def run_seed(seed: int, preset: str, runs: Path, modes: Sequence[str], overrides
     settings = [f"preset={preset}", f"train.seed={seed}", *overrides]
     train(load_config([*settings, f"run={base}"]))
     for name in modes:
-        train(load_config([f"base={base}", f"run={base}-{name}", *VARIANTS[name], *overrides]))
+        if name in GUIDANCE:
+            copy_with_guidance(base, Path(f"{base}-{name}"), GUIDANCE[name])
+        else:
+            train(load_config([f"base={base}", f"run={base}-{name}", *VARIANTS[name], *overrides]))
     if not is_measured(base, modes):
         compared = ",".join(f"{base}-{name}" for name in modes)
         evaluate([f"run={base}", f"evaluate.compare=[{compared}]"])
+
+
+def copy_with_guidance(base: Path, folder: Path, scale: float) -> None:
+    """The same model in a run folder of its own, whose configuration has another scale of guidance."""
+    if not folder.exists():
+        shutil.copytree(base, folder)
+        config = OmegaConf.load(folder / "config.yaml")
+        OmegaConf.update(config, "model.flow.guidance", scale)
+        OmegaConf.save(config, folder / "config.yaml")
 
 
 def is_measured(base: Path, modes: Sequence[str]) -> bool:
@@ -113,7 +124,7 @@ def summarise(folders: Mapping[int, Path], names: Sequence[str], out: Path) -> N
             key: over_seeds(modes["before"], key) for key in modes["before"][0] if "calibration/" in key
         },
         "seeds": len(folders),
-        "settings": {name: VARIANTS[name] for name in names},
+        "settings": {name: VARIANTS.get(name, [f"model.flow.guidance={GUIDANCE.get(name)}"]) for name in names},
         "steps": first.config.train.finetune.steps,
         "batch_size": first.config.train.finetune.batch_size,
         "device": first.provenance["device"],
