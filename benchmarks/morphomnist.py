@@ -1,8 +1,10 @@
 """Morpho-MNIST: our model beside the published HVAE row, and the attribute counterfactual beside its exact answer.
 
     python benchmarks/morphomnist.py --run runs/morphomnist      trains preset=morphomnist first if it must
-    python benchmarks/morphomnist.py --run runs/digits --preset benchmarks/flow/digits.yaml --out digits.json
+    python benchmarks/morphomnist.py --run runs/digits --preset benchmarks/flow/digits.yaml --out FILE
     ... --guidance 1 1.2 1.4 --split val --rows 1000      of a flow, effectiveness alone, to choose the scale
+
+FILE is benchmarks/results/morphomnist_flow.json for the flow.
 
 Effectiveness needs predictors of the attributes, trained here on the real training images (a small residual
 network, kept in the run folder). Intensity is also measured without one, by its definition: the median of the

@@ -5,7 +5,8 @@
     python benchmarks/flow/run.py --steps runs/demo                 a table of solver steps, on validation films
 
 Trains, fine-tunes a copy with counterfactual targets, and evaluates both on the test split. A run that is there
-already is not trained again. Other mechanisms' and seeds' results stay.
+already is not trained again. Other mechanisms' and seeds' results stay. What `benchmarks/morphomnist.py` has found
+of a flow is summed up beside it.
 """
 
 import argparse
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 PRESETS = {"flow": "quickstart", "hvae": str(HERE / "hvae.yaml")}
 ATTRIBUTES = ("sex", "race", "age", "finding")
 STEPS = (2, 5, 10, 20, 50)
+MORPHOMNIST = HERE.parent / "results" / "morphomnist_flow.json"
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
                 found = run(mechanism, options.out / f"{mechanism}{seed}", seed)
                 demo.setdefault(mechanism, {})[str(seed)] = found
                 write_json(path, results)
-    write_json(path, results)
+    write_json(path, results | summary(results["demo"]))
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
 
 
@@ -70,6 +72,21 @@ def run(mechanism: str, folder: Path, seed: int) -> dict[str, Any]:
         "trained": _chosen(before) | {"seconds": open_run(trained).provenance["seconds"]},
         "fine-tuned": _chosen(after) | {"seconds": open_run(tuned).provenance["seconds"]},
     }
+
+
+def summary(demo: dict[str, Any]) -> dict[str, Any]:
+    """Composition with the residual kept, in grey levels by cycles, of the first seed; and Morpho-MNIST."""
+    first = {name: next(iter(seeds.values()))["fine-tuned"]["composition"] for name, seeds in demo.items()}
+    found = {
+        name: {cycles: kept[f"kept/{cycles}"]["value"] for cycles in ("1", "10")} for name, kept in first.items()
+    }
+    summed: dict[str, Any] = {"composition": found, "seeds": sorted(map(int, demo["flow"]))}
+    if MORPHOMNIST.exists():
+        digits = json.loads(MORPHOMNIST.read_text())
+        keys, causes = ("thickness_mae", "intensity_mae", "digit_accuracy"), ("thickness", "intensity", "digit")
+        summed["morphomnist"] = {key: [digits["ours"][key][cause] for cause in causes] for key in keys}
+        summed["morphomnist"]["cpu_hours"] = digits["provenance"]["seconds"]["image"] / 3600  # on one thread
+    return summed
 
 
 def _chosen(metrics: dict[str, Any]) -> dict[str, Any]:
