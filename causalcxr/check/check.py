@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
 from causalcxr.check.blame import missing_edges
 from causalcxr.check.calibration import Calibration, check_calibration
 from causalcxr.check.claims import Claim, edges, implied_independences
@@ -13,9 +11,10 @@ from causalcxr.check.cohort import open_attributes, whole_cohort
 from causalcxr.check.fitting import fit_mechanisms
 from causalcxr.check.independence import Independence, check_independences
 from causalcxr.data.cohort import Cohort
+from causalcxr.metrics.holm import holm
 from causalcxr.scm import StructuralCausalModel
 
-__all__ = ["LEVEL", "Findings", "check_graph", "compare", "holm"]
+__all__ = ["LEVEL", "Findings", "check_graph", "compare"]
 
 LEVEL = 0.05  # a graph that is right is contradicted in at most this share of cohorts
 
@@ -72,13 +71,3 @@ def compare(scm: StructuralCausalModel, cohort: Cohort, trained_on: float) -> Fi
     missing = missing_edges(contradicted, lambda claim: test([claim])[0], LEVEL / len(adjusted))
     unsupported = [one for one in test(edges(graph)) if one.p > LEVEL]
     return Findings(cohort, claims, fits, missing, unsupported)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: rejecting those up to .05 errs anywhere in at most 5 % (Holm 1979)."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty_like(p)
-    corrected[order] = stepped.clip(max=1)
-    return corrected.tolist()

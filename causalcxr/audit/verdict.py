@@ -1,0 +1,99 @@
+"""What an audit concludes of each contrast: from p-values, intervals and gates to one word and its reason.
+
+`dependence`: every route rejects that the score does not depend on the attribute. `equivalent`: the effect lies
+inside the margin, by both one-sided tests, and no route rejects. `inconclusive`: anything else. `generator failed`:
+a gate is not passed, so nothing can be said. A p-value above alpha alone is no evidence of invariance: conditional
+independence does not imply it (Fawkes and Evans 2023).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from causalcxr.metrics.holm import holm
+
+__all__ = ["Gate", "RouteResult", "Verdict", "judge"]
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A number that must lie between two limits for the audit to say anything. NaN does not."""
+
+    name: str
+    value: float
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    @property
+    def passed(self) -> bool:
+        return self.low <= self.value <= self.high
+
+    def __str__(self) -> str:
+        limits = f"at least {self.low:g}" if self.value < self.low else f"at most {self.high:g}"
+        return f"{self.name} is {self.value:.3g}, expected {limits}"
+
+
+@dataclass(frozen=True)
+class RouteResult:
+    """Of one route and contrast: the p-value of no effect, and the 90 % interval of the effect, if it has one."""
+
+    p: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word`: `dependence`, `equivalent`, `inconclusive` or `generator failed`. `adjusted`: p-values by route."""
+
+    word: str
+    reason: str
+    adjusted: Mapping[str, float]
+
+
+def judge(
+    contrasts: Mapping[str, Mapping[str, RouteResult]],
+    gates: Sequence[Gate],
+    margin: float,
+    alpha: float = ALPHA,
+) -> dict[str, Verdict]:
+    """A verdict for every contrast. `contrasts`: what each route found of each, by name.
+
+    p-values are corrected for the number of contrasts within a route (Holm). `margin`: the largest effect that
+    does not matter, in units of the interval.
+    """
+    adjusted: dict[str, dict[str, float]] = {name: {} for name in contrasts}
+    for route in dict.fromkeys(route for found in contrasts.values() for route in found):
+        names = [name for name, found in contrasts.items() if route in found]
+        p_values = holm([contrasts[name][route].p for name in names])
+        for name, p in zip(names, p_values, strict=True):
+            adjusted[name][route] = p
+    failed = [str(gate) for gate in gates if not gate.passed]
+    return {
+        name: Verdict("generator failed", "; ".join(failed), adjusted[name])
+        if failed
+        else _judge(found, adjusted[name], margin, alpha)
+        for name, found in contrasts.items()
+    }
+
+
+def _judge(found: Mapping[str, RouteResult], p: Mapping[str, float], margin: float, alpha: float) -> Verdict:
+    rejecting = [route for route in found if p[route] < alpha]
+    silent = [route for route in found if route not in rejecting]
+    inside = [
+        route
+        for route, result in found.items()
+        if result.interval is not None and -margin < result.interval[0] <= result.interval[1] < margin
+    ]
+    if rejecting and not silent:
+        small = f", and the effect is smaller than the margin of {margin:g}" if inside else ""
+        return Verdict("dependence", f"{_names(rejecting)} p < {alpha:g}{small}", p)
+    if rejecting:
+        return Verdict("inconclusive", f"{_names(rejecting)} p < {alpha:g}, {_names(silent)} not", p)
+    if inside:
+        return Verdict("equivalent", f"{_names(inside)} inside the margin of {margin:g}", p)
+    return Verdict("inconclusive", f"no p < {alpha:g}, and no interval inside the margin of {margin:g}", p)
+
+
+def _names(routes: Sequence[str]) -> str:
+    return " and ".join(routes) + ":"
