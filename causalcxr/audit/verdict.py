@@ -1,9 +1,9 @@
 """What an audit concludes of each contrast: from p-values, intervals and gates to one word and its reason.
 
 `dependence`: every route rejects that the score does not depend on the attribute. `equivalent`: the effect lies
-inside the margin, by both one-sided tests, and no route rejects. `inconclusive`: anything else. `generator failed`:
-a gate is not passed, so nothing can be said. A p-value above alpha alone is no evidence of invariance: conditional
-independence does not imply it (Fawkes and Evans 2023).
+inside the margin, by both one-sided tests, and no route rejects. `inconclusive`: anything else.
+`generator failed`: a gate is not passed, so nothing can be said. A p-value above alpha alone is no evidence of
+invariance: conditional independence does not imply it (Fawkes and Evans 2023).
 """
 
 from collections.abc import Mapping, Sequence
