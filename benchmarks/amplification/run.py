@@ -174,7 +174,6 @@ def describe(measured: Sequence[Measured], finetuned: Sequence[Mapping[str, floa
             for k in causes
         },
         "realism": each("realism/{}"),
-        "bits_per_dimension": over_seeds(measured, "image/bits_per_dimension"),
         "held_out_loss": over_seeds(measured, "image/training_loss"),
         "finetune": list(finetuned),
     }
