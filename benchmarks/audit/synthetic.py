@@ -83,7 +83,8 @@ def unfair(world: World, rng: np.random.Generator, n: int) -> tuple[dict[str, np
 
 def rejections(runs: int, make: Callable[[int], tuple[Any, Any, Any]]) -> dict[str, float]:
     """The share of runs in which each test rejects; `make` gives y, a and z of a seed."""
-    p_values = np.array([[test(*make(seed)).p for test in TESTS.values()] for seed in range(runs)])
+    drawn = (make(seed) for seed in range(runs))
+    p_values = np.array([[test(*arrays).p for test in TESTS.values()] for arrays in drawn])
     return dict(zip(TESTS, (p_values < ALPHA).mean(axis=0).tolist(), strict=True))
 
 

@@ -27,6 +27,7 @@ from causalcxr.audit.nuisance import (
     expected_by_others,
     folds_by_group,
 )
+from causalcxr.metrics.p_values import chi_square_tail, sums_by_patient
 from causalcxr.support.errors import DataError
 
 __all__ = ["Dependence", "as_published", "gcm", "pcm"]
@@ -141,21 +142,17 @@ def _direction(rows: _Rows, learn: np.ndarray, seed: int) -> np.ndarray:
 
 def _one_sided(products: np.ndarray, patients: np.ndarray) -> float:
     """P-value of a mean of 0 against one above it; rows of a patient are summed before their spread is taken."""
-    sums = np.bincount(np.unique(patients, return_inverse=True)[1], weights=products)
+    sums = sums_by_patient(products[:, None], np.unique(patients, return_inverse=True)[1])
     spread = sums.std() * math.sqrt(len(sums))
     return 0.5 * math.erfc(sums.sum() / spread / math.sqrt(2)) if spread > 0 else 1.0
 
 
 def _chi_square(products: np.ndarray, patients: np.ndarray) -> float:
     """P-value of means `(k,)` of 0."""
-    import torch
-
-    group = np.unique(patients, return_inverse=True)[1]
-    sums = np.stack([np.bincount(group, weights=column) for column in products.T], axis=1)
+    sums = sums_by_patient(products, np.unique(patients, return_inverse=True)[1])
     total, centred = sums.sum(axis=0), sums - sums.mean(axis=0)
     statistic = float(total @ np.linalg.pinv(centred.T @ centred, hermitian=True) @ total)
-    half = torch.tensor([len(total) / 2, statistic / 2], dtype=torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))
+    return chi_square_tail(statistic, len(total))
 
 
 def _merged(p_values: list[float]) -> float:

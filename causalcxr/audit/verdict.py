@@ -9,7 +9,7 @@ invariance: conditional independence does not imply it (Fawkes and Evans 2023).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from causalcxr.metrics.holm import holm
+from causalcxr.metrics.p_values import holm
 
 __all__ = ["Gate", "RouteResult", "Verdict", "judge"]
 

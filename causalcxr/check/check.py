@@ -11,7 +11,7 @@ from causalcxr.check.cohort import open_attributes, whole_cohort
 from causalcxr.check.fitting import fit_mechanisms
 from causalcxr.check.independence import Independence, check_independences
 from causalcxr.data.cohort import Cohort
-from causalcxr.metrics.holm import holm
+from causalcxr.metrics.p_values import holm
 from causalcxr.scm import StructuralCausalModel
 
 __all__ = ["LEVEL", "Findings", "check_graph", "compare"]

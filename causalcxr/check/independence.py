@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from causalcxr.check.basis import features, regression_design
 from causalcxr.check.claims import Claim
 from causalcxr.graph import Graph
+from causalcxr.metrics.p_values import chi_square_tail, sums_by_patient
 
 __all__ = ["Independence", "check_independences"]
 
@@ -62,12 +62,6 @@ def check_independences(
     return [tested[claim] for claim in claims]
 
 
-def chi_square_tail(statistic: float, degrees: int) -> float:
-    """Probability that a chi-square variable on `degrees` of freedom exceeds `statistic`."""
-    half = torch.tensor([degrees / 2, statistic / 2], dtype=torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))
-
-
 def _residuals(
     graph: Graph, attributes: Mapping[str, np.ndarray], given: Sequence[str], targets: np.ndarray
 ) -> tuple[np.ndarray, int]:
@@ -99,7 +93,7 @@ def _test(claim: Claim, first: np.ndarray, second: np.ndarray, patients: np.ndar
     products = products[:, scale > 0] / scale[scale > 0]
     if products.shape[1] == 0:
         return Independence(claim, 0.0, 0, 1.0, 0.0)
-    sums = _by_patient(products, patients)
+    sums = sums_by_patient(products, patients)
     total = sums.sum(axis=0)
     covariance = sums.T @ sums * (n / (n - rank))  # least squares takes as many directions away
     values, vectors = np.linalg.eigh(covariance)
@@ -107,8 +101,3 @@ def _test(claim: Claim, first: np.ndarray, second: np.ndarray, patients: np.ndar
     statistic = float(((total @ vectors[:, kept]) ** 2 / values[kept]).sum())
     degrees = int(kept.sum())
     return Independence(claim, statistic, degrees, chi_square_tail(statistic, degrees), float(np.abs(total).max()))
-
-
-def _by_patient(values: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """Sums of the rows of `values` `(N, k)` that belong to one patient, `(patients, k)`."""
-    return np.stack([np.bincount(patients, weights=column) for column in values.T], axis=1)

@@ -9,7 +9,7 @@ from causalcxr.check.blame import missing_edges
 from causalcxr.check.check import LEVEL
 from causalcxr.check.claims import Claim, implied_independences
 from causalcxr.check.independence import Independence, check_independences
-from causalcxr.metrics.holm import holm
+from causalcxr.metrics.p_values import holm
 from causalcxr.support.errors import DataError
 from tests.check.worlds import EDGES, draw, world
 

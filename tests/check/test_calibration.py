@@ -10,7 +10,7 @@ import torch
 from causalcxr.check.calibration import check_calibration, integral_transform
 from causalcxr.graph import Variable, graph_from_dict
 from causalcxr.mechanisms.spline import SplineMechanism
-from causalcxr.metrics.holm import holm
+from causalcxr.metrics.p_values import holm
 from tests.check.worlds import cohort_of
 from tests.models import tiny_scm
 

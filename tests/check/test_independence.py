@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from causalcxr.check.claims import Claim, implied_independences
-from causalcxr.check.independence import check_independences, chi_square_tail
+from causalcxr.check.independence import check_independences
 from causalcxr.graph import graph_from_dict
-from causalcxr.metrics.holm import holm
+from causalcxr.metrics.p_values import chi_square_tail, holm
 from causalcxr.support.errors import DataError
 from tests.check.worlds import draw, world
 
