@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from causalcxr import mechanisms, metrics, predictors, simulator
+    from causalcxr import audit, mechanisms, metrics, predictors, simulator
     from causalcxr.answers import Answer, answer
     from causalcxr.graph import Graph, Variable, graph_from_dict, load_graph
     from causalcxr.runs import load
@@ -27,6 +27,7 @@ __all__ = [
     "StructuralCausalModel",
     "Variable",
     "answer",
+    "audit",
     "graph_from_dict",
     "load",
     "load_graph",

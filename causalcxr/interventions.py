@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causalcxr.graph import Graph
+from causalcxr.graph import Graph, Variable
 from causalcxr.randomness import Draws
 from causalcxr.values import Batch, encode_intervention, parse_assignments
 
@@ -20,6 +20,7 @@ __all__ = [
     "draw_one_each",
     "draw_other_values",
     "draw_values",
+    "low_and_high",
     "parse_intervention",
 ]
 
@@ -49,10 +50,15 @@ def choose_interventions(graph: Graph, train: Mapping[str, Tensor]) -> list[dict
             spread = np.linspace(0, len(variable.labels) - 1, min(LABELS_SHOWN, len(variable.labels)))
             chosen += [{name: variable.labels[round(index)]} for index in spread]
         else:
-            low, high = np.quantile(train[name].double().numpy(), QUANTILES)
-            values = {_round(x, (high - low) / 10, variable.bounds) for x in (low, high)}
-            chosen += [{name: value} for value in sorted(values)]
+            chosen += [{name: value} for value in dict.fromkeys(low_and_high(variable, train[name]))]
     return chosen
+
+
+def low_and_high(variable: Variable, values: Tensor) -> tuple[float, float]:
+    """The 10 % and the 90 % quantile of numbers `(N,)`, rounded to what reads well."""
+    low, high = np.quantile(values.double().numpy(), QUANTILES)
+    step = (high - low) / 10
+    return _round(low, step, variable.bounds), _round(high, step, variable.bounds)
 
 
 def draw_values(train: Batch, names: Sequence[str], n: int, draws: Draws) -> dict[str, Tensor]:

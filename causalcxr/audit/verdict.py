@@ -53,11 +53,11 @@ class Verdict:
 
 def judge(
     contrasts: Mapping[str, Mapping[str, RouteResult]],
-    gates: Sequence[Gate],
+    gates: Mapping[str, Sequence[Gate]],
     margin: float,
     alpha: float = ALPHA,
 ) -> dict[str, Verdict]:
-    """A verdict for every contrast. `contrasts`: what each route found of each, by name.
+    """A verdict for every contrast. `contrasts`: what each route found of each, by name. `gates`: of each.
 
     p-values are corrected for the number of contrasts within a route (Holm). `margin`: the largest effect that
     does not matter, in units of the interval.
@@ -68,13 +68,15 @@ def judge(
         p_values = holm([contrasts[name][route].p for name in names])
         for name, p in zip(names, p_values, strict=True):
             adjusted[name][route] = p
-    failed = [str(gate) for gate in gates if not gate.passed]
-    return {
-        name: Verdict("generator failed", "; ".join(failed), adjusted[name])
-        if failed
-        else _judge(found, adjusted[name], margin, alpha)
-        for name, found in contrasts.items()
-    }
+    verdicts = {}
+    for name, found in contrasts.items():
+        failed = "; ".join(str(gate) for gate in gates.get(name, ()) if not gate.passed)
+        verdicts[name] = (
+            Verdict("generator failed", failed, adjusted[name])
+            if failed
+            else _judge(found, adjusted[name], margin, alpha)
+        )
+    return verdicts
 
 
 def _judge(found: Mapping[str, RouteResult], p: Mapping[str, float], margin: float, alpha: float) -> Verdict:

@@ -12,7 +12,7 @@ from causalcxr.support.errors import CausalCXRError, ConfigError, nearest
 
 __all__ = ["main"]
 
-COMMANDS = ("train", "evaluate", "counterfactual", "graph", "simulate", "data")  # modules of this folder
+COMMANDS = ("train", "evaluate", "audit", "counterfactual", "graph", "simulate", "data")  # modules of this folder
 
 USAGE = """usage: causalcxr COMMAND ...
 
@@ -23,12 +23,13 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr train preset=mimic192 --dry-run            a few steps: seconds, memory, projected hours
   causalcxr train base=runs/demo finetune.targets=soft fine-tune a trained model into runs/demo-soft
   causalcxr evaluate runs/demo                         metrics.json and report.html of a trained model
+  causalcxr audit runs/demo --model predictor          would its answer change with the patient's sex, race, age?
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
   causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card
 
-train, evaluate and data prepare take key=value settings: causalcxr train --help lists them all."""
+train, evaluate, audit and data prepare take key=value settings: causalcxr train --help lists them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ FILES = (
     "data/config.py",
     "training/config.py",
     "evaluation/config.py",
+    "audit/config.py",
     "mechanisms/flow.py",
     "mechanisms/hvae_network.py",
     "mechanisms/registry.py",

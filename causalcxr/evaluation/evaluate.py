@@ -33,11 +33,11 @@ from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import write_json
 from causalcxr.support.progress import progress_bar
 
-__all__ = ["evaluate"]
+__all__ = ["DATA_PLACES", "evaluate"]
 
 log = logging.getLogger(__name__)
 
-OVERRIDABLE = ("data.cache", "data.prepared", "data.root")
+DATA_PLACES = ("data.cache", "data.prepared", "data.root")
 
 
 def evaluate(arguments: Sequence[str], evaluator: Predictor | None = None) -> Path:
@@ -125,8 +125,8 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
     overrides = [argument for argument in arguments if argument.partition("=")[0] != "run"]
     for argument in overrides:
         key = argument.partition("=")[0]
-        if key not in OVERRIDABLE and not key.startswith("evaluate."):
-            known = ["run", *OVERRIDABLE, *(f"evaluate.{name}" for name in vars(Config().evaluate))]
+        if key not in DATA_PLACES and not key.startswith("evaluate."):
+            known = ["run", *DATA_PLACES, *(f"evaluate.{name}" for name in vars(Config().evaluate))]
             raise ConfigError(
                 f"evaluate: '{key}' can't be changed for a trained run; {nearest(key, known)} "
                 f"(what can: {', '.join(known)})"

@@ -14,6 +14,7 @@ the parents have it (`template.py`). The residual is carried along with them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -208,6 +209,12 @@ class Flow(ImageMechanism):
     def draws_noise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether abduction is a draw."""
         return self.config.t_start < 1
+
+    def replica(self) -> "Flow":
+        """The same flow, solved in one step more: nothing is drawn."""
+        other = copy(self)  # shares all weights
+        other.config = replace(self.config, steps=self.config.steps + 1)
+        return other
 
     def infer(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> FlowInferred:
         self.check_shape(value)

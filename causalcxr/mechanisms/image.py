@@ -146,6 +146,13 @@ class ImageMechanism(Mechanism):
         """The noise of images. `forward` on it and the same parents gives the images back."""
         return self.infer(value, parents, draws).noise
 
+    def replica(self) -> "ImageMechanism":
+        """The mechanism for another abduction of the same images: itself, where that is another draw.
+
+        What the two differ by is what abduction leaves open.
+        """
+        return self
+
     def log_prob(self, value: Tensor, parents: Batch, draws: Draws | None = None) -> Tensor:
         """A **lower bound** of the log-mass, `(B,)` in nats. Raises GraphError: no likelihood."""
         bound = self.infer(value, parents, draws).bound

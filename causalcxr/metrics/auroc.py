@@ -9,7 +9,7 @@ from torch import Tensor
 from causalcxr.graph import Variable
 from causalcxr.metrics.intervals import RESAMPLES, Interval, bootstrap, percentile_interval
 
-__all__ = ["Task", "auroc", "auroc_interval", "make_task", "task_auroc"]
+__all__ = ["Task", "auroc", "auroc_interval", "make_task", "task_auroc", "youden_threshold"]
 
 
 class Task:
@@ -79,6 +79,19 @@ def auroc_interval(
     task = Task(scores[:, None], answers[:, None])
     value, drawn = bootstrap(lambda weights: task_auroc(task, weights)[:, None], patients, resamples, seed)
     return percentile_interval(value[0], drawn[:, 0], len(scores))
+
+
+def youden_threshold(scores: np.ndarray, answers: np.ndarray) -> float:
+    """Above which score `(N,)` to say yes, so that sensitivity plus specificity is largest (Youden 1950).
+
+    Halfway between two neighbouring scores; `answers` `(N,)`, bool, of both kinds.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered, positive = scores[order], answers[order]
+    gain = np.cumsum(~positive) / (~positive).sum() - np.cumsum(positive) / positive.sum()
+    gain[:-1][ordered[1:] == ordered[:-1]] = -np.inf  # equal scores are on one side
+    best = int(gain[:-1].argmax()) if len(gain) > 1 else 0
+    return float((ordered[best] + ordered[min(best + 1, len(ordered) - 1)]) / 2)
 
 
 def _column_auroc(task: Task, k: int, weights: np.ndarray) -> np.ndarray:

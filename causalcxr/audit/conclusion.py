@@ -1,0 +1,185 @@
+"""From material and scores to what the audit says of every score and contrast. No image is touched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from causalcxr.audit.config import AuditConfig
+from causalcxr.audit.contrasts import Contrast
+from causalcxr.audit.dependence import Dependence, pcm
+from causalcxr.audit.effects import Effect, measure_effect
+from causalcxr.audit.gates import generator_gates, route_gates
+from causalcxr.audit.material import Material
+from causalcxr.audit.scores import Scores
+from causalcxr.audit.verdict import Gate, RouteResult, Verdict, judge
+from causalcxr.audit.yardsticks import group_gaps
+from causalcxr.metrics.intervals import Interval
+from causalcxr.support.errors import DataError
+
+__all__ = ["Found", "conclude", "conditioned_on", "positive_rows", "too_few"]
+
+FEWEST = 30  # patients with either label of a contrast
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one score and contrast. `effect`: None where counterfactuals were not scored.
+
+    `effect` and `dependence` are None where there are too few patients.
+    """
+
+    score: str
+    contrast: Contrast
+    verdict: Verdict
+    effect: Effect | None
+    dependence: Dependence | None
+    gates: tuple[Gate, ...]
+    gaps: Mapping[str, Interval]
+    margin: float
+    threshold: float
+
+
+def conclude(
+    material: Material, scores: Mapping[str, Scores], thresholds: Mapping[str, float], config: AuditConfig
+) -> list[Found]:
+    """Every score and contrast. `thresholds`: above which a patient is flagged, by score.
+
+    Raises DataError: a constant score.
+    """
+    measured = [contrast for contrast in material.contrasts if not too_few(material, contrast)]
+    gates = {}
+    for contrast in measured:
+        gates[contrast] = _gates(material, contrast, next(iter(scores.values())).made is not None, config)
+    found = []
+    for name, score in scores.items():
+        if np.ptp(score.real) == 0:
+            raise DataError(f"score '{name}' is constant over {len(score.real)} images; there is nothing to audit")
+        about = _About(name, score, positive_rows(material, name, config.finding), thresholds[name])
+        effects = {c: _effect(material, c, about, config.seed) for c in measured}
+        tests = {c: _test(material, c, score, config) for c in measured}
+        routes = {c.text(material.graph): _routes(effects[c], tests[c]) for c in measured}
+        margin = config.margin * float(score.real.std())
+        of_contrast = {c.text(material.graph): gates[c] for c in measured}
+        verdicts = judge(routes, of_contrast, margin, config.alpha)
+        for c in material.contrasts:
+            gaps = _gaps(material, c, about) if c in gates else {}
+            verdict = verdicts.get(c.text(material.graph)) or Verdict("inconclusive", too_few(material, c), {})
+            kept = tuple(gates.get(c, ()))
+            found.append(
+                Found(name, c, verdict, effects.get(c), tests.get(c), kept, gaps, margin, about.threshold)
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class _About:
+    """A score, who has what it is of (None if that is not known), and above what a patient is flagged."""
+
+    name: str
+    score: Scores
+    positive: np.ndarray | None
+    threshold: float
+
+
+def conditioned_on(material: Material, attribute: str) -> np.ndarray:
+    """`Z` `(N, k)`: the description of the noise, and every other cause of the image as columns."""
+    graph = material.graph
+    assert graph.image is not None
+    columns = [material.noise]
+    for name in graph[graph.image].parents:
+        values = material.attributes[name]
+        if name == attribute:
+            continue
+        if graph[name].is_discrete:
+            columns.append((values[:, None] == np.arange(1, len(graph[name].labels))).astype(float))
+        else:
+            columns.append(values[:, None].astype(float))
+    return np.concatenate(columns, axis=1)
+
+
+def too_few(material: Material, contrast: Contrast) -> str:
+    """What is missing for a contrast, in words; empty if both labels have enough patients, and of a number."""
+    sides = _sides(material, contrast)
+    for label, side in sides.items():
+        if (n := len(np.unique(material.patients[side]))) < FEWEST:
+            return f"{n} patients are recorded with {contrast.attribute} = {label}, expected at least {FEWEST}"
+    return ""
+
+
+def _sides(material: Material, contrast: Contrast) -> dict[str, np.ndarray]:
+    """Who `(N,)` has either label; nothing of a number."""
+    variable, values = material.graph[contrast.attribute], material.attributes[contrast.attribute]
+    if not variable.is_discrete:
+        return {}
+    return {label: values == variable.labels.index(label) for label in (contrast.reference, contrast.other)}
+
+
+def _rows(material: Material, contrast: Contrast) -> np.ndarray:
+    """The rows that have either label themselves; of a number all."""
+    sides = list(_sides(material, contrast).values())
+    return np.flatnonzero(sides[0] | sides[1]) if sides else np.arange(len(material.ids))
+
+
+def _gates(material: Material, contrast: Contrast, generated: bool, config: AuditConfig) -> list[Gate]:
+    rows, z = _rows(material, contrast), conditioned_on(material, contrast.attribute)
+    a, patients = material.attributes[contrast.attribute][rows], material.patients[rows]
+    found = route_gates(a, material.noise[rows], z[rows], patients, config.seed)
+    if generated:
+        found += generator_gates(material.composition, material.quality.get(contrast.attribute, {}))
+    return found
+
+
+def _test(material: Material, contrast: Contrast, score: Scores, config: AuditConfig) -> Dependence:
+    rows = _rows(material, contrast)
+    a, z = material.attributes[contrast.attribute][rows], conditioned_on(material, contrast.attribute)[rows]
+    return pcm(score.real[rows], a, z, material.patients[rows], config.splits, config.seed)
+
+
+def _effect(material: Material, contrast: Contrast, about: _About, seed: int) -> Effect | None:
+    score = about.score
+    if score.made is None or score.placebo is None:
+        return None
+    levels = material.levels
+    i, j = (levels.index((contrast.attribute, v)) for v in (contrast.reference, contrast.other))
+    side = np.where(material.own_level(contrast), i, j)  # the one that is not the patient's own
+    rows = np.arange(len(side))
+    placebo = score.made[rows, side], score.placebo[rows, side]
+    before, after = score.made[:, i], score.made[:, j]
+    return measure_effect(before, after, placebo, about.positive, about.threshold, material.patients, seed)
+
+
+def _routes(effect: Effect | None, dependence: Dependence) -> dict[str, RouteResult]:
+    found = {} if effect is None else {"generate": RouteResult(effect.p, effect.within)}
+    return found | {"encode": RouteResult(dependence.p)}
+
+
+def positive_rows(material: Material, score: str, finding: str) -> np.ndarray | None:
+    """Who has what the score is of, `(N,)`; None if that is not recorded, or all have it, or none."""
+    if finding not in material.attributes or not material.graph[finding].is_discrete:
+        return None
+    labels, values = material.graph[finding].labels, material.attributes[finding]
+    if score in labels:
+        found = values == labels.index(score)
+    elif len(labels) == 2:
+        found = values == 1
+    else:
+        return None
+    return found if 0 < found.sum() < len(found) else None
+
+
+def _gaps(material: Material, contrast: Contrast, about: _About) -> dict[str, Interval]:
+    """Group fairness of the real patients; of a number of those on either side of its median."""
+    if about.positive is None:
+        return {}
+    variable, values = material.graph[contrast.attribute], material.attributes[contrast.attribute]
+    if variable.is_discrete:
+        group, reference = (variable.labels.index(v) for v in (contrast.other, contrast.reference))
+    else:
+        higher = contrast.other > contrast.reference
+        values, group, reference = values > np.median(values), higher, not higher
+    try:
+        flagged = about.score.real > about.threshold
+        return group_gaps(flagged, about.positive, values, group, reference, material.patients)
+    except DataError:  # a group without positives has no error rates
+        return {}

@@ -1,0 +1,161 @@
+"""A product that can't be opened: images out, scores back."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from causalcxr.audit.image_files import FORMATS, read_image, write_image
+from causalcxr.audit.runs import audit, export, read
+from causalcxr.commands.main import main
+from causalcxr.support.errors import CausalCXRError, DataError
+
+from .conftest import brightness
+
+SETTINGS = ["audit.contrasts=[sex=female..male]", "audit.rows=64", "audit.splits=1", "audit.summary=4"]
+
+
+@pytest.fixture(scope="module")
+def exported(audit_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "out"
+    assert export(audit_run, out, SETTINGS) == 64 * 5
+    return out
+
+
+def vendor(out, kind="png8") -> pd.DataFrame:
+    """Scores every image that was sent, and knows nothing else."""
+    table = pd.read_csv(out / "send" / "images.csv", dtype={"image": str})
+    images = torch.stack([torch.from_numpy(read_image(out / "send" / f, kind))[None] for f in table["file"]])
+    return pd.DataFrame({"image": table["image"], "Pleural Effusion": brightness(images).double()})
+
+
+@pytest.fixture(scope="module")
+def scored(exported):
+    return vendor(exported)
+
+
+def wrote(table: pd.DataFrame, folder) -> object:
+    path = folder / "scores.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_what_is_sent_tells_nothing_about_the_patients(exported):
+    sent = sorted(path.relative_to(exported / "send") for path in (exported / "send").rglob("*") if path.is_file())
+    assert len(sent) == 64 * 5 + 2
+    table = pd.read_csv(exported / "send" / "images.csv", dtype=str)
+    assert list(table) == ["image", "file"] and table["image"].is_monotonic_increasing
+    key = pd.read_csv(exported / "keep" / "key.csv", dtype={"image": str})
+    of_row = key[key["row"] == 0].sort_values("set")["image"].astype(int)
+    assert not of_row.is_monotonic_increasing or np.ptp(of_row) > 10**6  # neighbours are not numbered so
+
+
+def test_the_scores_that_come_back_give_the_audit_of_the_open_model(audit_run, exported, scored, tmp_path):
+    """8 bits are what an open model sees too, so every number is the same but for what CSV and thresholds round."""
+    report = read(exported, wrote(scored, tmp_path), [], thresholds={"Pleural Effusion": 0.5}, report=tmp_path / "r")
+    closed = json.loads((report.parent / "audit.json").read_text())["found"][0]
+    open_report = audit(audit_run, brightness, thresholds={"score": 0.5}, out=tmp_path / "open", settings=SETTINGS)
+    opened = json.loads((open_report.parent / "audit.json").read_text())["found"][0]
+    for name, interval in opened["generate"]["statistics"].items():
+        if name in closed["generate"]["statistics"]:
+            assert closed["generate"]["statistics"][name]["value"] == pytest.approx(interval["value"], abs=1e-3)
+    assert closed["encode"]["p"] == pytest.approx(opened["encode"]["p"], abs=1e-3)
+    assert closed["gates"] == opened["gates"]
+    assert "sensitivity" in closed["generate"]["statistics"]
+
+
+def test_with_real_images_alone_one_route_runs_and_the_report_says_so(exported, scored, tmp_path):
+    key = pd.read_csv(exported / "keep" / "key.csv", dtype={"image": str})
+    real = scored[scored["image"].isin(key.loc[key["set"] == 0, "image"])]
+    report = read(exported, wrote(real, tmp_path), ["audit.alpha=0.01"], report=tmp_path / "r")
+    found = json.loads((report.parent / "audit.json").read_text())["found"][0]
+    assert found["generate"] is None and set(found["adjusted_p"]) == {"encode"}
+    assert set(found["gates"]) == {"leakage", "overlap"}
+    page = report.read_text()
+    assert "Only real images were scored" in page and "was not measured" in page
+
+
+def change(column: str, row: int, value: object):
+    def apply(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.astype({column: object})
+        table.loc[row, column] = value
+        return table
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda t: t.iloc[1:], "lacks 1 of 320 images, such as"),
+        (lambda t: pd.concat([t, t.iloc[:2]]), "2 images are there twice, such as"),
+        (change("image", 3, "999"), "1 images are not of this export, such as '999'"),
+        (change("Pleural Effusion", 0, "high"), "1 values of 'Pleural Effusion' are no numbers, such as 'high'"),
+        (change("Pleural Effusion", 0, None), "1 values of 'Pleural Effusion' are no numbers"),
+        (change("Pleural Effusion", 0, 1.5), r"expected probabilities in \[0, 1\], got"),
+        (lambda t: t.assign(**{"Pleural Effusion": 0.4}), "is constant over 64 images"),
+        (lambda t: t.drop(columns="image"), "has no column 'image'"),
+        (lambda t: t[["image"]], "has no score"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused_in_one_line(exported, scored, tmp_path, break_it, message):
+    with pytest.raises(DataError, match=message) as error:
+        read(exported, wrote(break_it(scored), tmp_path))
+    assert "\n" not in str(error.value)
+    assert not (exported / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda out, run, tmp: export(run, out, SETTINGS), "holds something already"),
+        (lambda out, run, tmp: export(run, tmp / "x", SETTINGS, "jpeg"), "--format 'jpeg'"),
+        (lambda out, run, tmp: read(tmp, tmp / "no.csv"), "expected the folder that 'causalcxr audit export' wrote"),
+        (lambda out, run, tmp: read(out, tmp / "no.csv"), "can't be read as CSV"),
+        (lambda out, run, tmp: read(out, tmp / "no.csv", ["audit.rows=3"]), "settled by the export"),
+        (lambda out, run, tmp: read(out, tmp / "no.csv", ["train.seed=3"]), "can't be set here"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(exported, audit_run, tmp_path, call, message):
+    with pytest.raises(CausalCXRError, match=message):
+        call(exported, audit_run, tmp_path)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_image_comes_back_as_it_was_written(kind, tmp_path):
+    image = torch.rand(1, 9, 7)
+    path = tmp_path / f"x{FORMATS[kind]}"
+    write_image(path, image, kind, "17")
+    levels = 255 if kind == "png8" else 65535
+    assert np.abs(read_image(path, kind) - image[0].numpy()).max() <= 0.5 / levels + 1e-6
+
+
+def test_a_dicom_is_valid_and_read_as_any_film(tmp_path):
+    from causalcxr.data.film import read_film
+
+    image = torch.linspace(0, 1, 64 * 64).reshape(1, 64, 64)
+    write_image(tmp_path / "x.dcm", image, "dicom", "17")
+    read_back = read_film(tmp_path / "x.dcm", 64, 1)
+    assert isinstance(read_back, np.ndarray)
+    assert np.abs(read_back[0].astype(float) - 255 * image[0].numpy()).max() <= 1.5
+
+
+def test_the_command_exports_and_reads(audit_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["audit", "export", str(audit_run), str(out), "--format", "png16", *SETTINGS]) == 0
+    assert "wrote 320 images to" in capsys.readouterr().out
+    table = wrote(vendor(out, "png16"), tmp_path)
+    assert main(["audit", "read", str(out), str(table), "--threshold", "Pleural Effusion=0.4", "audit.margin=0.3"]) == 0
+    assert "report.html" in capsys.readouterr().out
+    found = json.loads((out / "report" / "audit.json").read_text())["found"][0]
+    assert found["threshold"] == pytest.approx(np.log(0.4 / 0.6)) and found["margin"] > 0
+    for words, message in (
+        (["audit"], "expected causalcxr audit RUN, got 0 places"),
+        (["audit", "read", str(out)], "expected causalcxr audit read OUT SCORES.csv"),
+        (["audit", "read", str(out), str(table), "--threshold", "Effusion=0.4"], "no score 'Effusion'"),
+        (["audit", str(audit_run), "--threshold", "x=high"], "expected SCORE=NUMBER"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
