@@ -5,10 +5,11 @@
 
 `batched_interventions`: eight interventions on one abduction, all decoded together, against eight counterfactuals
 made one by one in the published way (each: abduction, one pass for the reconstruction, one for the
-counterfactual), for every image mechanism. `cache_read`: random batches from the memory-mapped cache against
-decoding the JPEGs. `training_step`: how often one step of the VAE's image stage calls encoder and decoder.
-`finetune_step`: one step of its fine-tuning against the published way (two passes of the encoder, four of the
-decoder, a trunk for every head).
+counterfactual), for every image mechanism. `audit_images`: the images of an audit of 2,000 subjects and four
+contrasts with their placebos, against a counterfactual from the image for each side. `cache_read`: random batches
+from the memory-mapped cache against decoding the JPEGs. `training_step`: how often one step of the VAE's image stage
+calls encoder and decoder. `finetune_step`: one step of its fine-tuning against the published way (two passes of the
+encoder, four of the decoder, a trunk for every head).
 """
 
 import argparse
@@ -19,14 +20,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import torch
 from cache_read import cache_read
 from compile import model
 
+from causalcxr.audit.config import AuditConfig
+from causalcxr.audit.contrasts import choose_contrasts, levels_of
+from causalcxr.audit.making import Maker
 from causalcxr.building import build_predictor
 from causalcxr.config import load_config
+from causalcxr.data.cohort import Split
 from causalcxr.interventions import draw_one_each
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
@@ -34,6 +41,7 @@ from causalcxr.training.config import FinetuneConfig
 from causalcxr.training.finetune import FinetuneObjective
 from causalcxr.training.objectives import ImageObjective
 from causalcxr.training.targets import Pair
+from causalcxr.values import encode_intervention
 
 INTERVENTIONS: list[dict[str, Any]] = [
     *({"sex": label} for label in ("female", "male")),
@@ -53,6 +61,7 @@ def main() -> None:
         "batched_interventions": {
             mechanism: batched_interventions(options.repeats, preset) for mechanism, preset in PRESETS.items()
         },
+        "audit_images": audit_images(),
         "training_step": training_step(),
         "finetune_step": finetune_step(options.repeats),
         "cache_read": cache_read(),
@@ -85,6 +94,42 @@ def batched_interventions(repeats: int, preset: str = PRESETS["hvae"], rows: int
         "batched_peak_mib": _peak_memory(ours),
         "rows": rows,
         "interventions": len(INTERVENTIONS),
+        "preset": preset,
+    }
+
+
+@torch.no_grad()
+def audit_images(subjects: int = 2000, rows: int = 64, preset: str = PRESETS["flow"]) -> dict[str, Any]:
+    """Seconds of both ways, batch by batch in turn, their ratio, and the peak memory beside each."""
+    scm = _model(preset)
+    people = scm.sample(subjects, seed=0)
+    contrasts = choose_contrasts(scm.graph, AuditConfig(attributes=["sex", "race"]), people)
+    common = {name: people[name][0] for name in scm.graph.attributes}
+    split = SimpleNamespace(batch=lambda rows: {name: values[rows] for name, values in people.items()})
+    maker = Maker(scm, cast(Split, split), levels_of(contrasts), common, AuditConfig())
+    seconds = {"ours": 0.0, "one_by_one": 0.0}
+
+    def one_by_one(chosen: np.ndarray) -> None:
+        batch = split.batch(chosen)
+        for contrast in contrasts:
+            for value in (contrast.reference, contrast.other) * 2:  # both sides, and the placebo of each
+                abduction = scm.abduct(batch, seed=0)
+                do = encode_intervention(scm.graph, {contrast.attribute: value}, len(chosen))
+                scm.image_mechanism(abduction.noise["image"], {**abduction.factual, **do})
+
+    ways: dict[str, Callable[[np.ndarray], Any]] = {"ours": maker.make, "one_by_one": one_by_one}
+    batches = [np.arange(start, min(start + rows, subjects)) for start in range(0, subjects, rows)]
+    for chosen in batches:
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way(chosen)
+            seconds[name] += time.perf_counter() - begun
+    return {
+        "ratio": seconds["one_by_one"] / seconds["ours"],
+        "seconds": seconds,
+        "peak_mib": {name: _peak_memory(lambda way=way: way(batches[0])) for name, way in ways.items()},
+        "subjects": subjects,
+        "contrasts": len(contrasts),
         "preset": preset,
     }
 

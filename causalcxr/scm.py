@@ -20,7 +20,7 @@ from causalcxr.randomness import Draws
 from causalcxr.support.errors import GraphError, nearest
 from causalcxr.values import Batch, encode, encode_intervention
 
-__all__ = ["EFFECTS", "Abduction", "StructuralCausalModel"]
+__all__ = ["EFFECTS", "Abduction", "StructuralCausalModel", "make_images"]
 
 EFFECTS = ("total", "direct", "indirect")
 Noise = Tensor | ImageNoise
@@ -297,9 +297,8 @@ class StructuralCausalModel(LocalPyroModule):
             return
         noise = abduction.noise[image]
         assert isinstance(noise, ImageNoise)
-        parents = {name: torch.cat([batch[name] for batch in batches]) for name in self.graph[image].parents}
-        images = self.mechanism(image)(noise.repeat(len(batches)), parents)
-        for batch, decoded in zip(batches, images.chunk(len(batches)), strict=True):
+        made = make_images(self.image_mechanism, noise, abduction.factual, batches)
+        for batch, decoded in zip(batches, made, strict=True):
             batch[image] = decoded
 
     def _no_images(self) -> Tensor:
@@ -395,6 +394,28 @@ def _describe(mechanism: Mechanism) -> str:
         return "image " + " x ".join(map(str, getattr(mechanism, "event_shape", ())))
     low, high = variable.bounds
     return f"{low:g} to {high:g} {variable.unit}".rstrip()
+
+
+def make_images(
+    mechanism: ImageMechanism, noise: ImageNoise, factual: Batch, batches: Sequence[Batch]
+) -> list[Tensor]:
+    """The images of all batches, in one pass; `noise`: of the factual rows.
+
+    A row whose parents are the factual ones keeps its image, which is what its noise makes of them.
+    """
+    names, own = [parent.name for parent in mechanism.parents], factual[mechanism.variable.name]
+    changed = [torch.stack([batch[name] != factual[name] for name in names]).any(dim=0) for batch in batches]
+    rows = torch.cat([where.nonzero()[:, 0] for where in changed])
+    if not len(rows):
+        return [own for _ in batches]
+    parents = {
+        name: torch.cat([batch[name][where] for batch, where in zip(batches, changed, strict=True)])
+        for name in names
+    }
+    made, filled = mechanism(noise.select(rows), parents), []
+    for where, images in zip(changed, made.split([int(where.sum()) for where in changed]), strict=True):
+        filled.append(images if where.all() else own.clone().index_copy(0, where.nonzero()[:, 0], images))
+    return filled
 
 
 def _rows(batch: Mapping[str, Any], graph: Graph) -> int:

@@ -1,13 +1,13 @@
-"""The audit's effects against the truth: classifiers that lean on an attribute to a planted extent, and some that don't.
+"""The audit's effects against the truth, of classifiers that lean on an attribute to a planted extent or not.
 
     python benchmarks/audit/truth.py runs/flow/flow0 runs/flow/flow1 ...    into results.json beside this file
 
-A run is one of the simulated data at 64 x 64, its model the generator. 24 small networks are trained on its training
-images, to see the finding, but a share of their labels says whether the patient is black, male, or older than the
-median. So they lean on exposure, breast shadow, or age to a degree that is planted. Six are invariant by
-construction: three know the true severity, with noise, and three networks see images whose exposure and contrast
-are taken out (their log exposure is standardised). The true effect of a contrast is the mean change of the score
-between the simulator's own counterfactuals, of the same 2,000 people, who are in no other split.
+A run is one of the simulated data at 64 x 64, its model the generator. 24 small networks are trained on its
+training images, to see the finding, but a share of their labels says whether the patient is black, male, or
+older than the median. So they lean on exposure, breast shadow, or age to a degree that is planted. Six are
+invariant by construction: three know the true severity, with noise, and three networks see images whose exposure
+and contrast are taken out (their log exposure is standardised). The true effect of a contrast is the mean change of
+the score between the simulator's own counterfactuals, of the same 2,000 people, who are in no other split.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from causalcxr.audit.config import AuditConfig
 from causalcxr.audit.scores import Scores
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort
-from causalcxr.metrics.truth import Truth, find_truth
 from causalcxr.mechanisms.likelihood import image_to_float
+from causalcxr.metrics.truth import Truth, find_truth
 from causalcxr.predictors.networks import PredictorConfig, build_trunk
 from causalcxr.runs import open_run
 from causalcxr.support.files import load_tensors, save_tensors, write_json
@@ -46,7 +46,7 @@ CONTRASTS = ["race=white..black", "sex=female..male", "age=40..75"]
 
 
 class Classifier(nn.Module):
-    """Log-odds `(B,)` of images `(B, 1, H, W)` in [0, 1]; with the film's exposure and contrast taken out, or not."""
+    """Log-odds `(B,)` of images `(B, 1, H, W)` in [0, 1], with exposure and contrast taken out or not."""
 
     def __init__(self, standardised: bool):
         super().__init__()
@@ -138,7 +138,9 @@ def measure(folder: str, models: Path) -> list[dict[str, Any]]:
         lines.append(_line(found, *kinds[i], float(exact[i, j]), float(audit.scores[found.score].real.std())))
     known = severity_scores(truth, audit)
     for found in conclude(audit.material, known, dict.fromkeys(known, 0.0), config):
-        lines.append(_line(found, "severity", float(found.score.split()[1]), 0.0, float(known[found.score].real.std())))
+        lines.append(
+            _line(found, "severity", float(found.score.split()[1]), 0.0, float(known[found.score].real.std()))
+        )
     return lines
 
 
@@ -176,7 +178,9 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
             ),
             "n": len(chosen),
         }
-    invariant = [x for x in lines if x["about"] == "severity" or (x["about"], x["attribute"]) == ("standardised", "race")]
+    invariant = [
+        x for x in lines if x["about"] == "severity" or (x["about"], x["attribute"]) == ("standardised", "race")
+    ]
     words = [x["verdict"] for x in invariant]
     found["invariant"] = {word: words.count(word) for word in sorted(set(words))}
     return found

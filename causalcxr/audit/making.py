@@ -17,7 +17,7 @@ from causalcxr.audit.config import AuditConfig
 from causalcxr.data.cohort import Split
 from causalcxr.mechanisms.image import ImageMechanism
 from causalcxr.randomness import Draws, seed_of
-from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.scm import Abduction, StructuralCausalModel, make_images
 from causalcxr.values import Batch
 
 __all__ = ["MadeBatch", "Maker"]
@@ -97,5 +97,4 @@ def _made_again(
     """The images that were made, from another abduction and under the same parents."""
     replica = mechanism.replica()
     noise = replica.abduct(images, factual, Draws(seed_of(seed, "placebo"), images.device))
-    parents = {p.name: torch.cat([batch[p.name] for batch in made]) for p in mechanism.parents}
-    return list(replica(noise.repeat(len(made)), parents).chunk(len(made)))
+    return make_images(replica, noise, factual, made)

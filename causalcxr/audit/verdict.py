@@ -88,13 +88,13 @@ def _judge(found: Mapping[str, RouteResult], p: Mapping[str, float], margin: flo
         if result.interval is not None and -margin < result.interval[0] <= result.interval[1] < margin
     ]
     if rejecting and not silent:
-        small = f", and the effect is smaller than the margin of {margin:g}" if inside else ""
+        small = f", and the effect is smaller than the margin of {margin:.3g}" if inside else ""
         return Verdict("dependence", f"{_names(rejecting)} p < {alpha:g}{small}", p)
     if rejecting:
         return Verdict("inconclusive", f"{_names(rejecting)} p < {alpha:g}, {_names(silent)} not", p)
     if inside:
-        return Verdict("equivalent", f"{_names(inside)} inside the margin of {margin:g}", p)
-    return Verdict("inconclusive", f"no p < {alpha:g}, and no interval inside the margin of {margin:g}", p)
+        return Verdict("equivalent", f"{_names(inside)} inside the margin of {margin:.3g}", p)
+    return Verdict("inconclusive", f"no p < {alpha:g}, and no interval inside the margin of {margin:.3g}", p)
 
 
 def _names(routes: Sequence[str]) -> str:

@@ -48,14 +48,17 @@ def sentence(found: Found, graph: Graph) -> str:
 
 
 def verdict_sentence(found: Found) -> str:
-    """What follows, and why."""
+    """What follows, and why; of an average without a shift also how far single patients' scores move."""
     words = {
         "dependence": f"The score depends on {found.contrast.attribute}",
         "equivalent": "On average it makes no difference that matters",
         "inconclusive": "The data do not decide",
         "generator failed": "The counterfactuals can't carry an answer",
     }
-    return f"{words[found.verdict.word]} ({found.verdict.reason})."
+    said = f"{words[found.verdict.word]} ({found.verdict.reason})."
+    if found.verdict.word == "equivalent" and found.effect is not None:
+        said += f" Single scores move by {interval_of(found.effect.statistics['absolute'])} either way."
+    return said
 
 
 def gate_hint(name: str) -> str:

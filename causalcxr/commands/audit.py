@@ -28,10 +28,10 @@ data.root=FOLDER, data.prepared=FOLDER where the data lie elsewhere by now
 
 def run(arguments: list[str]) -> None:
     """Audit, export, or read."""
-    words, named = assignments(arguments, "--threshold")
+    settings = [word for word in arguments if word.startswith(("audit.", "data.")) and "=" in word]
+    rest = [word for word in arguments if word not in settings]
+    plain, named = assignments(rest, "--threshold")
     thresholds = _numbers(named.get("--threshold", []))
-    settings = [word for word in words if "=" in word and not word.startswith("-")]
-    plain = [word for word in words if word not in settings]
     parser = Parser("causalcxr audit", add_help=False)
     parser.add_argument("places", nargs="*")
     parser.add_argument("--model", default="predictor")

@@ -84,14 +84,13 @@ def auroc_interval(
 def youden_threshold(scores: np.ndarray, answers: np.ndarray) -> float:
     """Above which score `(N,)` to say yes, so that sensitivity plus specificity is largest (Youden 1950).
 
-    Halfway between two neighbouring scores; `answers` `(N,)`, bool, of both kinds.
+    It is one of the scores. `answers` `(N,)`, bool, of both kinds.
     """
     order = np.argsort(scores, kind="stable")
     ordered, positive = scores[order], answers[order]
     gain = np.cumsum(~positive) / (~positive).sum() - np.cumsum(positive) / positive.sum()
     gain[:-1][ordered[1:] == ordered[:-1]] = -np.inf  # equal scores are on one side
-    best = int(gain[:-1].argmax()) if len(gain) > 1 else 0
-    return float((ordered[best] + ordered[min(best + 1, len(ordered) - 1)]) / 2)
+    return float(ordered[gain[:-1].argmax()])
 
 
 def _column_auroc(task: Task, k: int, weights: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
-__all__ = ["figure_source", "interval_text", "number_text", "page_template", "png_source"]
+__all__ = ["figure_source", "interval_text", "number_text", "p_text", "page_template", "png_source"]
 
 NARROWEST = 1e-4  # an interval that is narrower is shown by its value alone
 ROUNDING = 1e-9  # below this a number is a zero with the rounding of float64
@@ -27,6 +27,7 @@ def page_template(package: str, name: str) -> Template:
         "source": figure_source,
         "number": number_text,
         "interval": interval_text,
+        "p_value": p_text,
         "parts": interval_parts,
     }
     return environment.get_template(name)
@@ -52,6 +53,11 @@ def number_text(value: Any, digits: int = 3) -> str:
         return f"< {10.0**-digits:g}" if abs(value) > ROUNDING else "0"
     text = f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "−")
+
+
+def p_text(p: float | None) -> str:
+    """A p-value; below 0.001 that it is."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def interval_text(entry: Mapping[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,9 @@ def test_a_model_that_only_knows_what_the_attribute_cannot_change_is_never_depen
 
 
 def test_a_score_of_the_attribute_itself_is_found_by_both_routes(audited):
-    material, rng = audited.material, np.random.default_rng(0)
+    """With noise that knows nothing of it, as that of a trained model should."""
+    rng = np.random.default_rng(0)
+    material = replace(audited.material, noise=rng.normal(size=(160, 6)))
     male = material.attributes["sex"].astype(float)
     noise = 0.3 * rng.normal(size=160)
     table = np.stack([noise, noise + 1, noise + male, noise + male], axis=1)
@@ -133,7 +136,7 @@ def test_a_score_of_the_attribute_itself_is_found_by_both_routes(audited):
     assert found.effect is not None and found.dependence is not None
     assert found.effect.p < 0.001 and found.dependence.p < 0.001
     assert found.effect.statistics["shift"].value == pytest.approx(1)
-    assert found.verdict.word in ("dependence", "generator failed")
+    assert found.gates[0].name == "leakage" and found.gates[0].passed
 
 
 def test_conditioning_on_a_child_of_the_attribute_raises_the_leakage_gate(audited):
@@ -181,19 +184,19 @@ def test_the_report_says_it_in_a_sentence_and_its_tables_agree(audit_run, tmp_pa
 
 
 def test_the_runs_own_predictor_is_audited_by_name_and_another_is_refused(audit_run, tmp_path):
-    settings = ["audit.contrasts=[sex=female..male]", "audit.rows=64", "audit.splits=1", "audit.summary=4"]
+    settings = ["audit.contrasts=[sex=female..male]", "audit.rows=100", "audit.splits=1", "audit.summary=4"]
     report = causalcxr.audit(audit_run, "predictor", out=tmp_path, settings=settings)
     assert "Pleural Effusion" in report.read_text()
-    with pytest.raises(ConfigError, match="expected predictor or evaluator, or FILE.py:FUNCTION"):
+    with pytest.raises(ConfigError, match=r"expected predictor or evaluator, or FILE\.py:FUNCTION"):
         causalcxr.audit(audit_run, "densenet", settings=settings)
-    with pytest.raises(ConfigError, match="can't be set here; did you mean 'audit.rows'"):
+    with pytest.raises(ConfigError, match=r"can't be set here; did you mean 'audit\.rows'"):
         causalcxr.audit(audit_run, settings=["audits.rows=4"])
 
 
 def test_a_model_from_a_file_of_the_user(audit_run, tmp_path):
     code = tmp_path / "mine.py"
     code.write_text("def build(variables):\n    return lambda images: images.mean(dim=(1, 2, 3))\n")
-    settings = ["audit.contrasts=[sex=female..male]", "audit.rows=64", "audit.splits=1", "audit.summary=4"]
+    settings = ["audit.contrasts=[sex=female..male]", "audit.rows=100", "audit.splits=1", "audit.summary=4"]
     report = causalcxr.audit(audit_run, f"{code}:build", settings=settings)
     assert report == audit_run / "audit" / "mine" / "report.html"
     for spec, message in ((f"{code}:other", "no function 'other'"), (f"{tmp_path}/no.py:build", "no file")):
@@ -215,7 +218,7 @@ def test_a_predictor_that_taught_the_model_is_not_audited_by_it(audit_run, monke
 def test_the_settings_are_part_of_a_configuration(audit_run):
     config = override_config(open_run(audit_run).config, ["audit.margin=0.2", "audit.attributes=[sex]"])
     assert config.audit.margin == 0.2 and config.audit.attributes == ["sex"]
-    with pytest.raises(ConfigError, match="audit.alpha"):
+    with pytest.raises(ConfigError, match=r"audit\.alpha"):
         override_config(config, ["audit.alpha=1.5"])
 
 

@@ -14,13 +14,13 @@ from causalcxr.support.errors import CausalCXRError, DataError
 
 from .conftest import brightness
 
-SETTINGS = ["audit.contrasts=[sex=female..male]", "audit.rows=64", "audit.splits=1", "audit.summary=4"]
+SETTINGS = ["audit.contrasts=[sex=female..male]", "audit.rows=100", "audit.splits=1", "audit.summary=4"]
 
 
 @pytest.fixture(scope="module")
 def exported(audit_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "out"
-    assert export(audit_run, out, SETTINGS) == 64 * 5
+    assert export(audit_run, out, SETTINGS) == 100 * 5
     return out
 
 
@@ -44,7 +44,7 @@ def wrote(table: pd.DataFrame, folder) -> object:
 
 def test_what_is_sent_tells_nothing_about_the_patients(exported):
     sent = sorted(path.relative_to(exported / "send") for path in (exported / "send").rglob("*") if path.is_file())
-    assert len(sent) == 64 * 5 + 2
+    assert len(sent) == 100 * 5 + 2
     table = pd.read_csv(exported / "send" / "images.csv", dtype=str)
     assert list(table) == ["image", "file"] and table["image"].is_monotonic_increasing
     key = pd.read_csv(exported / "keep" / "key.csv", dtype={"image": str})
@@ -53,8 +53,10 @@ def test_what_is_sent_tells_nothing_about_the_patients(exported):
 
 
 def test_the_scores_that_come_back_give_the_audit_of_the_open_model(audit_run, exported, scored, tmp_path):
-    """8 bits are what an open model sees too, so every number is the same but for what CSV and thresholds round."""
-    report = read(exported, wrote(scored, tmp_path), [], thresholds={"Pleural Effusion": 0.5}, report=tmp_path / "r")
+    """8 bits are what an open model sees too, so every number is the same but for what a CSV rounds."""
+    report = read(
+        exported, wrote(scored, tmp_path), [], thresholds={"Pleural Effusion": 0.5}, report=tmp_path / "r"
+    )
     closed = json.loads((report.parent / "audit.json").read_text())["found"][0]
     open_report = audit(audit_run, brightness, thresholds={"score": 0.5}, out=tmp_path / "open", settings=SETTINGS)
     opened = json.loads((open_report.parent / "audit.json").read_text())["found"][0]
@@ -89,13 +91,13 @@ def change(column: str, row: int, value: object):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda t: t.iloc[1:], "lacks 1 of 320 images, such as"),
+        (lambda t: t.iloc[1:], "lacks 1 of 500 images, such as"),
         (lambda t: pd.concat([t, t.iloc[:2]]), "2 images are there twice, such as"),
         (change("image", 3, "999"), "1 images are not of this export, such as '999'"),
         (change("Pleural Effusion", 0, "high"), "1 values of 'Pleural Effusion' are no numbers, such as 'high'"),
         (change("Pleural Effusion", 0, None), "1 values of 'Pleural Effusion' are no numbers"),
         (change("Pleural Effusion", 0, 1.5), r"expected probabilities in \[0, 1\], got"),
-        (lambda t: t.assign(**{"Pleural Effusion": 0.4}), "is constant over 64 images"),
+        (lambda t: t.assign(**{"Pleural Effusion": 0.4}), "is constant over 100 images"),
         (lambda t: t.drop(columns="image"), "has no column 'image'"),
         (lambda t: t[["image"]], "has no score"),
     ],
@@ -112,7 +114,10 @@ def test_a_table_that_does_not_fit_is_refused_in_one_line(exported, scored, tmp_
     [
         (lambda out, run, tmp: export(run, out, SETTINGS), "holds something already"),
         (lambda out, run, tmp: export(run, tmp / "x", SETTINGS, "jpeg"), "--format 'jpeg'"),
-        (lambda out, run, tmp: read(tmp, tmp / "no.csv"), "expected the folder that 'causalcxr audit export' wrote"),
+        (
+            lambda out, run, tmp: read(tmp, tmp / "no.csv"),
+            "expected the folder that 'causalcxr audit export' wrote",
+        ),
         (lambda out, run, tmp: read(out, tmp / "no.csv"), "can't be read as CSV"),
         (lambda out, run, tmp: read(out, tmp / "no.csv", ["audit.rows=3"]), "settled by the export"),
         (lambda out, run, tmp: read(out, tmp / "no.csv", ["train.seed=3"]), "can't be set here"),
@@ -145,9 +150,12 @@ def test_a_dicom_is_valid_and_read_as_any_film(tmp_path):
 def test_the_command_exports_and_reads(audit_run, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["audit", "export", str(audit_run), str(out), "--format", "png16", *SETTINGS]) == 0
-    assert "wrote 320 images to" in capsys.readouterr().out
+    assert "wrote 500 images to" in capsys.readouterr().out
     table = wrote(vendor(out, "png16"), tmp_path)
-    assert main(["audit", "read", str(out), str(table), "--threshold", "Pleural Effusion=0.4", "audit.margin=0.3"]) == 0
+    assert (
+        main(["audit", "read", str(out), str(table), "--threshold", "Pleural Effusion=0.4", "audit.margin=0.3"])
+        == 0
+    )
     assert "report.html" in capsys.readouterr().out
     found = json.loads((out / "report" / "audit.json").read_text())["found"][0]
     assert found["threshold"] == pytest.approx(np.log(0.4 / 0.6)) and found["margin"] > 0
