@@ -3,13 +3,13 @@
     python benchmarks/speed.py            a table
     python benchmarks/speed.py --json     one JSON object
 
-`batched_interventions`: eight interventions on one abduction, all decoded together, against eight counterfactuals
-made one by one in the published way (each: abduction, one pass for the reconstruction, one for the
-counterfactual), for every image mechanism. `audit_images`: the images of an audit of 2,000 subjects and four
-contrasts with their placebos, against a counterfactual from the image for each side. `cache_read`: random batches
-from the memory-mapped cache against decoding the JPEGs. `training_step`: how often one step of the VAE's image stage
-calls encoder and decoder. `finetune_step`: one step of its fine-tuning against the published way (two passes of the
-encoder, four of the decoder, a trunk for every head).
+`batched_interventions`: eight interventions on one abduction, all decoded together, against eight
+counterfactuals made one by one in the published way (each: abduction, one pass for the reconstruction, one for
+the counterfactual), for every image mechanism. `audit_images`: the images of an audit of 2,000 subjects and
+four contrasts with their placebos, against a counterfactual from the image for each side. `cache_read`: random
+batches from the memory-mapped cache against decoding the JPEGs. `training_step`: how often one step of the
+VAE's image stage calls encoder and decoder. `finetune_step`: one step of its fine-tuning against the published
+way (two passes of the encoder, four of the decoder, a trunk for every head).
 """
 
 import argparse

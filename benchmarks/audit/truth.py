@@ -5,9 +5,10 @@
 A run is one of the simulated data at 64 x 64, its model the generator. 24 small networks are trained on its
 training images, to see the finding, but a share of their labels says whether the patient is black, male, or
 older than the median. So they lean on exposure, breast shadow, or age to a degree that is planted. Six are
-invariant by construction: three know the true severity, with noise, and three networks see images whose exposure
-and contrast are taken out (their log exposure is standardised). The true effect of a contrast is the mean change of
-the score between the simulator's own counterfactuals, of the same 2,000 people, who are in no other split.
+invariant by construction: three know the true severity, with noise, and three networks see images whose
+exposure and contrast are taken out (their log exposure is standardised). The true effect of a contrast is the
+mean change of the score between the simulator's own counterfactuals, of the same 2,000 people, who are in no
+other split.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from causalcxr.data.cohort import Cohort
 from causalcxr.metrics.auroc import youden_threshold
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.support.errors import DataError
+from causalcxr.support.errors import ConfigError, DataError, nearest
 
 __all__ = ["Audit", "audit_model"]
 
@@ -67,6 +67,8 @@ def audit_model(
     material = gather(scm, cohort, contrasts, evaluator, config, asked, split)
     scores = asked.scores()
     chosen = dict(thresholds or {})
+    if unknown := [name for name in chosen if name not in scores]:
+        raise ConfigError(f"threshold: no score '{unknown[0]}'; {nearest(unknown[0], scores)}")
     if missing := [name for name in scores if name not in chosen]:
         chosen |= _validation_thresholds(scorer, cohort, config.finding, missing)
     return Audit(config, material, scores, conclude(material, scores, chosen, config), asked.moved)

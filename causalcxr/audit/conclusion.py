@@ -7,7 +7,7 @@ import numpy as np
 
 from causalcxr.audit.config import AuditConfig
 from causalcxr.audit.contrasts import Contrast
-from causalcxr.audit.dependence import Dependence, pcm
+from causalcxr.audit.dependence import FEWEST, Dependence, pcm
 from causalcxr.audit.effects import Effect, measure_effect
 from causalcxr.audit.gates import generator_gates, route_gates
 from causalcxr.audit.material import Material
@@ -18,8 +18,6 @@ from causalcxr.metrics.intervals import Interval
 from causalcxr.support.errors import DataError
 
 __all__ = ["Found", "conclude", "conditioned_on", "positive_rows", "too_few"]
-
-FEWEST = 30  # patients with either label of a contrast
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,18 @@ class _About:
     threshold: float
 
 
-def conditioned_on(material: Material, attribute: str) -> np.ndarray:
-    """`Z` `(N, k)`: the description of the noise, and every other cause of the image as columns."""
+def conditioned_on(material: Material, attribute: str, effect: str = "direct") -> np.ndarray:
+    """`Z` `(N, k)`: the description of the noise, and every other cause of the image as columns.
+
+    Of a total effect without those that follow the attribute: what comes through them is part of it.
+    """
     graph = material.graph
+    left_out = {attribute, *(graph.descendants(attribute) if effect == "total" else ())}
     assert graph.image is not None
     columns = [material.noise]
     for name in graph[graph.image].parents:
         values = material.attributes[name]
-        if name == attribute:
+        if name in left_out:
             continue
         if graph[name].is_discrete:
             columns.append((values[:, None] == np.arange(1, len(graph[name].labels))).astype(float))
@@ -122,7 +124,7 @@ def _rows(material: Material, contrast: Contrast) -> np.ndarray:
 
 
 def _gates(material: Material, contrast: Contrast, generated: bool, config: AuditConfig) -> list[Gate]:
-    rows, z = _rows(material, contrast), conditioned_on(material, contrast.attribute)
+    rows, z = _rows(material, contrast), conditioned_on(material, contrast.attribute, config.effect)
     a, patients = material.attributes[contrast.attribute][rows], material.patients[rows]
     found = route_gates(a, material.noise[rows], z[rows], patients, config.seed)
     if generated:
@@ -132,7 +134,8 @@ def _gates(material: Material, contrast: Contrast, generated: bool, config: Audi
 
 def _test(material: Material, contrast: Contrast, score: Scores, config: AuditConfig) -> Dependence:
     rows = _rows(material, contrast)
-    a, z = material.attributes[contrast.attribute][rows], conditioned_on(material, contrast.attribute)[rows]
+    a = material.attributes[contrast.attribute][rows]
+    z = conditioned_on(material, contrast.attribute, config.effect)[rows]
     return pcm(score.real[rows], a, z, material.patients[rows], config.splits, config.seed)
 
 

@@ -30,9 +30,9 @@ from causalcxr.audit.nuisance import (
 from causalcxr.metrics.p_values import chi_square_tail, sums_by_patient
 from causalcxr.support.errors import DataError
 
-__all__ = ["Dependence", "as_published", "gcm", "pcm"]
+__all__ = ["FEWEST", "Dependence", "as_published", "gcm", "pcm"]
 
-FEWEST = 30  # patients of a test
+FEWEST = 30  # patients of a test, or of a group
 FOLDS = 5  # of patients, for the residuals
 
 

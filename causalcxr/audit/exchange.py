@@ -92,8 +92,8 @@ def read_scores(
             chosen[name] = float(np.median(scores[name].real))
         else:
             chosen[name] = float(on_scale(name, np.array([given], dtype=float), kind)[0])
-    if unknown := set(thresholds or {}) - set(scores):
-        raise ConfigError(f"--threshold: no score '{min(unknown)}'; {nearest(min(unknown), scores)}")
+    if unknown := [name for name in thresholds or {} if name not in scores]:
+        raise ConfigError(f"threshold: no score '{unknown[0]}'; {nearest(unknown[0], scores)}")
     found = conclude(material, scores, chosen, config)
     moved = _moved(out / "send" / "images", stored, key, material, next(iter(scores.values())), config.shown)
     return Audit(config, material, scores, found, moved)

@@ -13,7 +13,7 @@ from causalcxr.audit.report import write_report
 from causalcxr.config import Config, override_config
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort
-from causalcxr.evaluation.evaluate import DATA_PLACES
+from causalcxr.evaluation.evaluate import DATA_PLACES, device_of
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.runs import Run, load, open_run
 from causalcxr.scm import StructuralCausalModel
@@ -51,8 +51,12 @@ def audit(
     on_scale = {} if thresholds is None else _log_odds(thresholds, kind, asked)
     found = audit_model(opened.scm, opened.cohort, asked, opened.config.audit, opened.evaluator, kind, on_scale)
     folder = Path(out) if out else opened.run.folder / "audit" / Path(name.partition(":")[0]).stem
-    about = {"model": name, "generator": opened.run.folder.name, "data_hash": opened.cohort.data_hash[:16]}
-    return write_report(found, folder, name, about)
+    about = {
+        "model": Path(name).name,
+        "generator": opened.run.folder.name,
+        "data_hash": opened.cohort.data_hash[:16],
+    }
+    return write_report(found, folder, Path(name).name, about)
 
 
 def export(run: str | Path, out: Path, settings: Sequence[str] = (), kind: str = "png8") -> int:
@@ -96,8 +100,10 @@ def _open(folder: str | Path, settings: Sequence[str]) -> _Opened:
     if run.graph.image is None or "image" not in run.finished_stages():
         raise RunError(f"run '{folder}' has no trained image mechanism; an audit needs one (train.stages)")
     config = override_config(run.config, settings)
-    evaluator = run.load_predictor("evaluator") if "predictors" in run.finished_stages() else None
-    return _Opened(run, config, load(folder), open_cohort(config.data, run.graph), evaluator)
+    device, evaluator = device_of(config), None
+    if "predictors" in run.finished_stages():
+        evaluator = run.load_predictor("evaluator").to(device)
+    return _Opened(run, config, load(folder, device), open_cohort(config.data, run.graph), evaluator)
 
 
 def _refuse_others(settings: Sequence[str], allowed: Sequence[str]) -> None:
@@ -112,7 +118,7 @@ def _model(opened: _Opened, model: Any) -> Any:
     if not isinstance(model, str):
         return model
     if model in OWN:
-        return opened.run.load_predictor(model)
+        return opened.run.load_predictor(model).to(opened.scm.device)
     file, colon, function = model.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise ConfigError(f"--model '{model}': expected {' or '.join(OWN)}, or FILE.py:FUNCTION")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from causalcxr.audit.dependence import FEWEST
 from causalcxr.metrics.intervals import (
     RESAMPLES,
     Interval,
@@ -17,8 +18,6 @@ from causalcxr.metrics.intervals import (
 from causalcxr.support.errors import DataError
 
 __all__ = ["group_gaps"]
-
-FEWEST = 30  # patients of a group
 
 
 def group_gaps(

@@ -33,7 +33,7 @@ from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import write_json
 from causalcxr.support.progress import progress_bar
 
-__all__ = ["DATA_PLACES", "evaluate"]
+__all__ = ["DATA_PLACES", "device_of", "evaluate"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _open(arguments: Sequence[str], evaluator: Predictor | None) -> EvaluatedMod
     run = open_run(folder)
     config = override_config(run.config, overrides)
     interventions = [parse_intervention(run.graph, text) for text in config.evaluate.interventions]
-    device = _device(config)
+    device = device_of(config)
     scm = load(folder, device)
     cohort = open_cohort(config.data, run.graph)
     chosen = interventions or choose_interventions(run.graph, cohort.split("train").attributes)
@@ -93,7 +93,7 @@ def _open_other(model: EvaluatedModel, folder: str) -> EvaluatedModel:
             f"evaluate.compare: run '{folder}' has another graph or other data than '{model.run.folder}'"
         )
     config = replace(model.config, evaluate=replace(model.config.evaluate, draws=1, cycles=1))
-    return replace(model, run=run, config=config, scm=load(folder, _device(model.config)))
+    return replace(model, run=run, config=config, scm=load(folder, device_of(model.config)))
 
 
 def _same_data(run: Run, other: Run) -> bool:
@@ -134,7 +134,8 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return folders[0], overrides
 
 
-def _device(config: Config) -> str:
+def device_of(config: Config) -> str:
+    """Where a trained run is measured: on a GPU if there is one and its settings do not say otherwise."""
     return "cuda" if config.train.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 

@@ -149,6 +149,8 @@ def test_conditioning_on_a_child_of_the_attribute_raises_the_leakage_gate(audite
     assert right.passed and right.name == "leakage"
     assert not wrong.passed and wrong.value > 0.9
     assert conditioned_on(material, "sex").shape == (160, 6 + 2 + 1 + 1)  # noise, race, age, finding
+    assert conditioned_on(material, "age").shape == (160, 6 + 1 + 2 + 1)
+    assert conditioned_on(material, "age", "total").shape == (160, 6 + 1 + 2)  # the finding follows age
 
 
 def test_too_few_patients_are_named_in_the_verdict(opened):

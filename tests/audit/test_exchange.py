@@ -162,7 +162,7 @@ def test_the_command_exports_and_reads(audit_run, tmp_path, capsys):
     for words, message in (
         (["audit"], "expected causalcxr audit RUN, got 0 places"),
         (["audit", "read", str(out)], "expected causalcxr audit read OUT SCORES.csv"),
-        (["audit", "read", str(out), str(table), "--threshold", "Effusion=0.4"], "no score 'Effusion'"),
+        (["audit", "read", str(out), str(table), "--threshold", "Effusion=0.4"], "threshold: no score 'Effusion'"),
         (["audit", str(audit_run), "--threshold", "x=high"], "expected SCORE=NUMBER"),
     ):
         assert main(words) == 2

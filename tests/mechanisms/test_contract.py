@@ -146,6 +146,20 @@ def test_abduction_then_prediction_gives_the_value_back(mechanism):
     torch.testing.assert_close(again, value, atol=tolerance, rtol=0)
 
 
+def test_a_replica_abducts_the_same_images_in_another_way(mechanism):
+    """Doing nothing changes nothing there either; elsewhere the two differ by what abduction leaves open."""
+    if not isinstance(mechanism, ImageMechanism):
+        return
+    pa, replica = parents_of(), mechanism.replica()
+    image = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
+    first, second = mechanism.abduct(image, pa, Draws(1)), replica.abduct(image, pa, Draws(2))
+    torch.testing.assert_close(replica(second, pa), image, atol=1e-4, rtol=0)
+    assert not torch.equal(noise_parts(first)[0], noise_parts(second)[0])
+    assert all(torch.equal(p, q) for p, q in zip(mechanism.parameters(), replica.parameters(), strict=True))
+    again = mechanism.abduct(image, pa, Draws(1))
+    assert torch.equal(noise_parts(first)[0], noise_parts(again)[0])  # the original is as it was
+
+
 def test_draws_follow_the_seed(mechanism):
     pa = parents_of()
     value = mechanism(mechanism.sample_noise(N, Draws(0)), pa)
