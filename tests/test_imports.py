@@ -17,12 +17,13 @@ FLOORS = [
     {"scm"},
     {"data"},
     {"predictors"},
-    {"training.config", "evaluation.config"},  # read by the one configuration
+    {"training.config", "evaluation.config", "audit.config"},  # read by the one configuration
     {"config"},
     {"building"},
     {"runs", "answers", "metrics"},
     {"report", "training"},
-    {"audit", "check", "evaluation"},
+    {"check", "evaluation"},
+    {"audit"},
     {"commands"},
 ]
 

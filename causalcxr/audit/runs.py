@@ -45,8 +45,8 @@ def audit(
     asked = _model(opened, model)
     if isinstance(asked, Predictor) and asked.fingerprint() == opened.run.finetuned().get("predictor"):
         raise RunError(
-            f"run '{run}' was fine-tuned with this very predictor, which would be acquitted by what it "
-            "taught; audit with the run before fine-tuning, or audit another model (--model evaluator)"
+            f"run '{run}' was fine-tuned with this very predictor, which would be judged by what "
+            "it taught; audit with the run before fine-tuning, or another model (--model evaluator)"
         )
     on_scale = {} if thresholds is None else _log_odds(thresholds, kind, asked)
     found = audit_model(opened.scm, opened.cohort, asked, opened.config.audit, opened.evaluator, kind, on_scale)

@@ -16,7 +16,7 @@ from causalcxr.commands.arguments import Parser, assignments
 from causalcxr.commands.main import COMMANDS, main
 from causalcxr.config import load_config, override_config, read_config
 from causalcxr.data.config import SOURCES
-from causalcxr.evaluation.evaluate import OVERRIDABLE
+from causalcxr.evaluation.evaluate import DATA_PLACES
 from causalcxr.graph import graph_from_dict, load_graph
 from causalcxr.training.pipeline import train
 from causalcxr.values import parse_assignments
@@ -161,7 +161,7 @@ def _check_causalcxr(arguments: Sequence[str], monkeypatch) -> None:
 def _check_evaluate(arguments: Sequence[str]) -> None:
     overrides = [word for word in arguments if "=" in word and not word.startswith("run=")]
     assert len(overrides) == len(arguments) - 1
-    assert all(word.startswith(("evaluate.", *OVERRIDABLE)) for word in overrides)
+    assert all(word.startswith(("evaluate.", *DATA_PLACES)) for word in overrides)
     override_config(read_config(Path("runs/demo/config.yaml")), overrides)
 
 
@@ -182,6 +182,9 @@ def _check_options(command: str, arguments: Sequence[str], options: argparse.Nam
         load_config(settings)
     elif command == "graph":
         load_config(settings)
+    elif command == "audit":
+        asked = [word for word in settings if word.startswith(("audit.", *DATA_PLACES))]
+        override_config(read_config(Path("runs/demo/config.yaml")), asked)
     elif command == "counterfactual":
         graph, named = load_graph("chest"), assignments(arguments, "--with", "--do")[1]
         assert set(parse_assignments(graph, named["--with"])) == set(graph.attributes)
