@@ -24,16 +24,20 @@ from torch.nn import functional as F
 
 import causalcxr
 from causalcxr import simulator
-from causalcxr.audit.audit import Audit, audit_model
+from causalcxr.audit.audit import audit_model
 from causalcxr.audit.conclusion import Found, conclude
 from causalcxr.audit.config import AuditConfig
+from causalcxr.audit.contrasts import choose_contrasts
+from causalcxr.audit.material import Material, gather
 from causalcxr.audit.scores import Scores
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.metrics.truth import Truth, find_truth
 from causalcxr.predictors.networks import PredictorConfig, build_trunk
+from causalcxr.predictors.predictor import Predictor
 from causalcxr.runs import open_run
+from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import load_tensors, save_tensors, write_json
 from causalcxr.training.loop import rows_of_step
 
@@ -92,12 +96,12 @@ def fit(cohort: Cohort, about: str, share: float, folder: Path) -> Classifier:
 
 
 @torch.no_grad()
-def true_effects(classifiers: list[Classifier], truth: Truth, audit: Audit) -> np.ndarray:
+def true_effects(classifiers: list[Classifier], truth: Truth, material: Material) -> np.ndarray:
     """Mean true shift of every classifier under every contrast, `(classifiers, contrasts)`."""
-    ids = torch.from_numpy(audit.material.ids)
-    totals = np.zeros((len(classifiers), len(audit.material.contrasts)))
+    ids = torch.from_numpy(material.ids)
+    totals = np.zeros((len(classifiers), len(material.contrasts)))
     for rows in ids.split(250):
-        for j, contrast in enumerate(audit.material.contrasts):
+        for j, contrast in enumerate(material.contrasts):
             sides = [truth.images(rows, {contrast.attribute: v}) for v in (contrast.reference, contrast.other)]
             images = (255 * torch.cat(sides)).round() / 255
             for i, model in enumerate(classifiers):
@@ -106,19 +110,19 @@ def true_effects(classifiers: list[Classifier], truth: Truth, audit: Audit) -> n
     return totals / len(ids)
 
 
-def severity_scores(truth: Truth, audit: Audit) -> dict[str, Scores]:
+def severity_scores(truth: Truth, material: Material) -> dict[str, Scores]:
     """Twice the true severity with noise of their own for every image."""
-    noise = simulator.noise(truth.seed, torch.from_numpy(audit.material.ids))
-    finding = torch.from_numpy(audit.material.attributes["finding"])
+    noise = simulator.noise(truth.seed, torch.from_numpy(material.ids))
+    finding = torch.from_numpy(material.attributes["finding"])
     severity = 2 * simulator.severity(noise, {"finding": finding}).numpy()[:, None]
-    levels, found = len(audit.material.levels), {}
+    levels, found = len(material.levels), {}
     for i, spread in enumerate(SEVERITY_NOISE):
         drawn = severity + spread * np.random.default_rng(i).normal(size=(len(severity), 1 + 2 * levels))
         found[f"severity {spread:g}"] = Scores(drawn[:, 0], drawn[:, 1 : 1 + levels], drawn[:, 1 + levels :])
     return found
 
 
-def measure(folder: str, models: Path) -> list[dict[str, Any]]:
+def measure(folder: str, models: Path, cache: Path) -> list[dict[str, Any]]:
     """One line for every classifier and contrast."""
     run, scm = open_run(folder), causalcxr.load(folder)
     cohort = open_cohort(replace(run.config.data, test=PEOPLE), run.graph)
@@ -128,33 +132,59 @@ def measure(folder: str, models: Path) -> list[dict[str, Any]]:
     classifiers = [fit(cohort, about, share, models) for about, share in kinds]
     config = AuditConfig(contrasts=CONTRASTS)
 
+    material, scores, exact = _asked(
+        scm, cohort, classifiers, truth, config, run.load_predictor("evaluator"), cache
+    )
+    lines = []
+    for found in conclude(material, scores, dict.fromkeys(scores, 0.0), config):
+        i, j = int(found.score.split()[1]) - 1, material.contrasts.index(found.contrast)
+        lines.append(_line(found, *kinds[i], float(exact[i, j]), float(scores[found.score].real.std())))
+    known = severity_scores(truth, material)
+    for found in conclude(material, known, dict.fromkeys(known, 0.0), config):
+        spread = float(known[found.score].real.std())
+        lines.append(_line(found, "severity", float(found.score.split()[1]), 0.0, spread))
+    return lines
+
+
+def _asked(
+    scm: StructuralCausalModel,
+    cohort: Cohort,
+    classifiers: list[Classifier],
+    truth: Truth,
+    config: AuditConfig,
+    evaluator: Predictor,
+    cache: Path,
+) -> tuple[Material, dict[str, Scores], np.ndarray]:
+    """Material, scores and true effects; the last two are kept, for they take most of the time."""
+
     def ask(images: Tensor) -> Tensor:
         return torch.stack([model(images) for model in classifiers], dim=1)
 
-    audit = audit_model(scm, cohort, ask, config, run.load_predictor("evaluator"), kind="values")
-    exact = true_effects(classifiers, truth, audit)
-    lines = []
-    for found in audit.found:
-        i, j = int(found.score.split()[1]) - 1, audit.material.contrasts.index(found.contrast)
-        lines.append(_line(found, *kinds[i], float(exact[i, j]), float(audit.scores[found.score].real.std())))
-    known = severity_scores(truth, audit)
-    for found in conclude(audit.material, known, dict.fromkeys(known, 0.0), config):
-        lines.append(
-            _line(found, "severity", float(found.score.split()[1]), 0.0, float(known[found.score].real.std()))
-        )
-    return lines
+    if cache.exists():
+        kept = {name: tensor.numpy() for name, tensor in load_tensors(cache)[0].items()}
+        contrasts = choose_contrasts(scm.graph, config, cohort.split("train").attributes)
+        material = gather(scm, cohort, contrasts, evaluator, config, lambda made: None)
+        levels = len(material.levels)
+        scores = {
+            f"score {i + 1}": Scores(of[:, 0], of[:, 1 : 1 + levels], of[:, 1 + levels :])
+            for i, of in enumerate(kept["scores"])
+        }
+        return material, scores, kept["exact"]
+    audit = audit_model(scm, cohort, ask, config, evaluator, kind="values")
+    exact = true_effects(classifiers, truth, audit.material)
+    stacked = [np.column_stack([s.real, s.made, s.placebo]) for s in audit.scores.values()]
+    save_tensors(cache, {"scores": torch.tensor(np.stack(stacked)), "exact": torch.tensor(exact)}, {})
+    return audit.material, dict(audit.scores), exact
 
 
 def _line(found: Found, about: str, share: float, true: float, spread: float) -> dict[str, Any]:
     assert found.effect is not None and found.dependence is not None
-    shift, absolute = found.effect.statistics["shift"], found.effect.statistics["absolute"]
     return {
         "about": about,
         "share": share,
         "attribute": found.contrast.attribute,
         "true": true,
-        "shift": vars(shift),
-        "absolute": vars(absolute),
+        **{name: vars(found.effect.statistics[name]) for name in ("shift", "checked", "absolute")},
         "spread": spread,
         "verdict": found.verdict.word,
         "reason": found.verdict.reason,
@@ -173,7 +203,9 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         found[name] = {
             "spearman": _spearman(chosen),
             "spearman_own": _spearman(own),
-            "coverage": float(np.mean([x["shift"]["low"] <= x["true"] <= x["shift"]["high"] for x in chosen])),
+            "coverage": _coverage(chosen, "checked"),
+            "coverage_of_shift": _coverage(chosen, "shift"),
+            "spearman_of_checked": _spearman(chosen, "checked"),
             "slope": float(
                 sum(x["true"] * x["shift"]["value"] for x in chosen) / sum(x["true"] ** 2 for x in chosen)
             ),
@@ -187,8 +219,13 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _spearman(lines: list[dict[str, Any]]) -> float:
-    pairs = np.array([[x["true"], x["shift"]["value"]] for x in lines])
+def _coverage(lines: list[dict[str, Any]], name: str) -> float:
+    """How often the 95 % interval holds the true effect."""
+    return float(np.mean([x[name]["low"] <= x["true"] <= x[name]["high"] for x in lines]))
+
+
+def _spearman(lines: list[dict[str, Any]], name: str = "shift") -> float:
+    pairs = np.array([[x["true"], x[name]["value"]] for x in lines])
     ranks = pairs.argsort(axis=0).argsort(axis=0)
     return float(np.corrcoef(ranks.T)[0, 1])
 
@@ -201,7 +238,9 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     by_run = results.setdefault("classifiers", {})
     for folder in options.runs:
-        by_run[Path(folder).name] = measure(folder, options.models)
+        by_run[Path(folder).name] = measure(
+            folder, options.models, options.models / f"scores of {Path(folder).name}.safetensors"
+        )
         write_json(RESULTS, results)
         print(folder, json.dumps(summary(by_run[Path(folder).name]), indent=1), flush=True)
 

@@ -1,6 +1,6 @@
 """From material and scores to what the audit says of every score and contrast. No image is touched."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from causalcxr.audit.contrasts import Contrast
 from causalcxr.audit.dependence import FEWEST, Dependence, pcm
 from causalcxr.audit.effects import Effect, measure_effect
 from causalcxr.audit.gates import generator_gates, route_gates
+from causalcxr.audit.leak import leak_of
 from causalcxr.audit.material import Material
 from causalcxr.audit.scores import Scores
 from causalcxr.audit.verdict import Gate, RouteResult, Verdict, judge
@@ -17,7 +18,7 @@ from causalcxr.audit.yardsticks import group_gaps
 from causalcxr.metrics.intervals import Interval
 from causalcxr.support.errors import DataError
 
-__all__ = ["Found", "conclude", "conditioned_on", "positive_rows", "too_few"]
+__all__ = ["Found", "conclude", "conditioned_on", "other_causes", "positive_rows", "too_few"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def conclude(
         if np.ptp(score.real) == 0:
             raise DataError(f"score '{name}' is constant over {len(score.real)} images; there is nothing to audit")
         about = _About(name, score, positive_rows(material, name, config.finding), thresholds[name])
-        effects = {c: _effect(material, c, about, config.seed) for c in measured}
+        effects = {c: _effect(material, c, about, config) for c in measured}
         tests = {c: _test(material, c, score, config) for c in measured}
         routes = {c.text(material.graph): _routes(effects[c], tests[c]) for c in measured}
         margin = config.margin * float(score.real.std())
@@ -85,10 +86,20 @@ def conditioned_on(material: Material, attribute: str, effect: str = "direct") -
 
     Of a total effect without those that follow the attribute: what comes through them is part of it.
     """
+    others = other_causes(material, _left_out(material, attribute, effect))
+    return np.concatenate([material.noise, others], axis=1)
+
+
+def _left_out(material: Material, attribute: str, effect: str) -> set[str]:
+    """The attribute and, of a total effect, what follows it."""
+    return {attribute, *(material.graph.descendants(attribute) if effect == "total" else ())}
+
+
+def other_causes(material: Material, left_out: Collection[str]) -> np.ndarray:
+    """The causes of the image as columns `(N, k)`, but for those left out."""
     graph = material.graph
-    left_out = {attribute, *(graph.descendants(attribute) if effect == "total" else ())}
     assert graph.image is not None
-    columns = [material.noise]
+    columns = [np.empty((len(material.ids), 0))]
     for name in graph[graph.image].parents:
         values = material.attributes[name]
         if name in left_out:
@@ -139,7 +150,7 @@ def _test(material: Material, contrast: Contrast, score: Scores, config: AuditCo
     return pcm(score.real[rows], a, z, material.patients[rows], config.splits, config.seed)
 
 
-def _effect(material: Material, contrast: Contrast, about: _About, seed: int) -> Effect | None:
+def _effect(material: Material, contrast: Contrast, about: _About, config: AuditConfig) -> Effect | None:
     score = about.score
     if score.made is None or score.placebo is None:
         return None
@@ -149,7 +160,21 @@ def _effect(material: Material, contrast: Contrast, about: _About, seed: int) ->
     rows = np.arange(len(side))
     placebo = score.made[rows, side], score.placebo[rows, side]
     before, after = score.made[:, i], score.made[:, j]
-    return measure_effect(before, after, placebo, about.positive, about.threshold, material.patients, seed)
+    leak = leak_of((before + after) / 2, *_real_side(material, contrast, config.effect))
+    return measure_effect(
+        before, after, placebo, about.positive, about.threshold, material.patients, leak, config.seed
+    )
+
+
+def _real_side(material: Material, contrast: Contrast, effect: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Own values of the patients, the other causes, and who takes part, as `leak_of` takes them."""
+    variable, values = material.graph[contrast.attribute], material.attributes[contrast.attribute]
+    others = other_causes(material, _left_out(material, contrast.attribute, effect))
+    if variable.is_discrete:
+        before, after = _sides(material, contrast).values()
+        return after.astype(float), others, before | after
+    own = (values.astype(float) - contrast.reference) / (contrast.other - contrast.reference)
+    return own, others, np.ones(len(own), dtype=bool)
 
 
 def _routes(effect: Effect | None, dependence: Dependence) -> dict[str, RouteResult]:

@@ -8,7 +8,7 @@ patient; the p-value is that of sign flips of patients: without an effect a pati
 downwards.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = ["EFFECTS", "Effect", "measure_effect", "sign_flip_p"]
 
 EFFECTS = {
     "shift": "mean change of the score",
+    "checked": "mean change of the score, corrected by what real patients say of it",
     "absolute": "mean absolute change of the score, less that of the placebo",
     "flips": "share of patients whose decision at the threshold changes, less that of the placebo, in points",
     "flagged": "change of the share of patients above the threshold, in points",
@@ -35,9 +36,9 @@ _AT_ONCE = 1 << 22  # signs in memory
 
 @dataclass(frozen=True)
 class Effect:
-    """Of one contrast: the statistics of `EFFECTS` with 95 % intervals, what equivalence and verdict need.
+    """Of one contrast: the statistics of `EFFECTS` with 95 % intervals, and what the verdict needs.
 
-    `within`: the 90 % interval of the shift. `subgroups`: the shift among patients with and without the finding.
+    `within`: the 90 % interval of the checked shift. `subgroups`: the shift of patients with and without finding.
     """
 
     statistics: Mapping[str, Interval]
@@ -53,12 +54,14 @@ def measure_effect(
     positive: np.ndarray | None,
     threshold: float,
     patients: np.ndarray,
+    leak: Callable[[np.ndarray], np.ndarray],
     seed: int = 0,
 ) -> Effect:
     """The effect of one contrast on one score, all arrays `(N,)`.
 
     `before`, `after`: scores of the two counterfactuals. `placebo`: scores of one and the same counterfactual from
     two abductions. `positive`: who has the finding, if that is known. A patient is flagged above `threshold`.
+    `leak`: of the score between the counterfactuals, as `leak_of` gives it.
     """
     shift, noise = after - before, placebo[1] - placebo[0]
     flagged, by_noise = ([100.0 * (side > threshold) for side in pair] for pair in ((before, after), placebo))
@@ -78,17 +81,18 @@ def measure_effect(
 
     def statistics(weights: np.ndarray) -> np.ndarray:
         columns = [_mean(values, among, weights) for values, among in means.values()]
+        columns.append(columns[0] + leak(weights))
         if tasks is not None:
             columns.append(100 * (task_auroc(tasks[1], weights) - task_auroc(tasks[0], weights)))
         return np.stack(columns, axis=1)
 
     values, drawn = bootstrap(statistics, patients, seed=seed)
-    names = [*means, *(["auroc"] if tasks is not None else [])]
+    names = [*means, "checked", *(["auroc"] if tasks is not None else [])]
     found = {
         name: percentile_interval(float(value), column, len(shift))
         for name, value, column in zip(names, values, drawn.T, strict=True)
     }
-    low, high = np.quantile(drawn[:, 0], [0.05, 0.95])
+    low, high = np.quantile(drawn[:, names.index("checked")], [0.05, 0.95])
     subgroups = {name: found.pop(name) for name in ("with the finding", "without the finding") if name in found}
     return Effect(found, (float(low), float(high)), sign_flip_p(shift, patients, seed), subgroups)
 

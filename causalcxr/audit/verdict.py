@@ -1,7 +1,7 @@
 """What an audit concludes of each contrast: from p-values, intervals and gates to one word and its reason.
 
 `dependence`: every route rejects that the score does not depend on the attribute. `equivalent`: the effect lies
-inside the margin, by both one-sided tests, and no route rejects. `inconclusive`: anything else.
+inside the margin, by both one-sided tests, and no route without an interval rejects. `inconclusive`: all else.
 `generator failed`: a gate is not passed, so nothing can be said. A p-value above alpha alone is no evidence of
 invariance: conditional independence does not imply it (Fawkes and Evans 2023).
 """
@@ -90,10 +90,11 @@ def _judge(found: Mapping[str, RouteResult], p: Mapping[str, float], margin: flo
     if rejecting and not silent:
         small = f", and the effect is smaller than the margin of {margin:.3g}" if inside else ""
         return Verdict("dependence", f"{_names(rejecting)} p < {alpha:g}{small}", p)
+    if inside and set(rejecting) <= set(inside):
+        though = f", though p < {alpha:g}" if rejecting else ""
+        return Verdict("equivalent", f"{_names(inside)} inside the margin of {margin:.3g}{though}", p)
     if rejecting:
         return Verdict("inconclusive", f"{_names(rejecting)} p < {alpha:g}, {_names(silent)} not", p)
-    if inside:
-        return Verdict("equivalent", f"{_names(inside)} inside the margin of {margin:.3g}", p)
     return Verdict("inconclusive", f"no p < {alpha:g}, and no interval inside the margin of {margin:.3g}", p)
 
 

@@ -17,6 +17,7 @@ SMALL, SILENT = RouteResult(0.5, (-0.01, 0.015)), RouteResult(0.6)
         (SURE, SILENT, "inconclusive"),
         (UNSURE, RouteResult(0.01), "inconclusive"),
         (SMALL, RouteResult(0.01), "inconclusive"),
+        (RouteResult(0.001, (0.005, 0.01)), SILENT, "equivalent"),  # there is an effect, and it does not matter
         (SMALL, SILENT, "equivalent"),
         (UNSURE, SILENT, "inconclusive"),
         (SURE, None, "dependence"),
