@@ -14,13 +14,13 @@ from causalcxr.values import readable
 
 __all__ = ["forest", "patient_figures", "shifts"]
 
-ALL, SUB, BAND, PLACEBO = "#2c5f8a", "#8fa9c2", "#e6ebf0", "#d9822b"
+ALL, SUB, BAND, PLACEBO, CHECKED = "#2c5f8a", "#8fa9c2", "#e6ebf0", "#d9822b", "#7a5195"
 WORDS = {"dependence": "#b3261e", "equivalent": "#2c8250"}
 _POINTS = 600  # of a scatter
 
 
 def forest(audit: Audit) -> Figure | None:
-    """The shift of each score and contrast, all patients and by finding; the margin as a band."""
+    """The shift of each score and contrast: of all patients, checked, and by finding; the margin as a band."""
     graph, shown = audit.material.graph, [found for found in audit.found if found.effect is not None]
     if not shown:
         return None
@@ -33,7 +33,7 @@ def forest(audit: Audit) -> Figure | None:
     axes.axvline(0, color="#9aa6b3", linewidth=1)
     for place, (_, interval, colour) in enumerate(rows):
         axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.6)
-        axes.plot(interval.value, place, "o", color=colour, markersize=5 if colour != SUB else 3.5)
+        axes.plot(interval.value, place, "o", color=colour, markersize=3.5 if colour == SUB else 5)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("mean shift of the score (log-odds, or its own unit); band: the margin", fontsize=8)
@@ -97,8 +97,9 @@ def _forest_rows(found: Found, title: str) -> list[tuple[str, Interval, str]]:
     assert found.effect is not None
     whole = found.effect.statistics["shift"]
     colour = WORDS.get(found.verdict.word, ALL)
-    below = [(f"   {name}", interval, SUB) for name, interval in found.effect.subgroups.items()]
-    return [(f"{found.score} · {title}", whole, colour), *below]
+    checked = ("checked against real patients", found.effect.statistics["checked"], CHECKED)
+    below = [(name, interval, SUB) for name, interval in found.effect.subgroups.items()]
+    return [(f"{found.score} · {title}", whole, colour), checked, *below]
 
 
 def _before_after(axes: Axes, before: np.ndarray, after: np.ndarray, threshold: float) -> None:
