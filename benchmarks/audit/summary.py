@@ -18,7 +18,7 @@ from causalcxr.support.files import write_json
 
 
 def summed_up(results: dict[str, Any]) -> dict[str, Any]:
-    """Rejections by test, rows and kind; power; rank correlation and coverage by attribute; invariant classifiers."""
+    """Rejections by test, rows and kind; power; correlation and coverage by attribute; invariant classifiers."""
     cells = results.get("synthetic", {})
     level: dict[str, Any] = {}
     for key, cell in cells.items():
