@@ -18,9 +18,9 @@ from causalcxr.audit.making import MadeBatch, Maker
 from causalcxr.data.cohort import Cohort
 from causalcxr.graph import Graph
 from causalcxr.interventions import draw_values
+from causalcxr.metrics.amplification import measure_trial
 from causalcxr.metrics.composition import grey_levels
 from causalcxr.metrics.scoring import Scored, join_trials, score_batch
-from causalcxr.metrics.targets import measure_trials
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.randomness import Draws, seed_of
 from causalcxr.scm import StructuralCausalModel
@@ -34,9 +34,9 @@ class Material:
     """By audited row `(N,)`: `ids` of the source, `patients`, `attributes` (numbers of labels, or numbers).
 
     `noise` `(N, k)`: principal components of what the patients would look like if all had the same attributes.
-    `composition`: grey levels by which a null intervention changes an image of the
-    first batch, on average. `quality`: what the
-    evaluator says of each attribute's interventions, in AUROC points: `overshoot`, `off_target`; empty without.
+    `composition`: grey levels by which a null intervention changes an image of the first batch, on average.
+    `quality`: what the evaluator says of each attribute's interventions, in AUROC points: `overshoot` and
+    `off_target`; empty without one.
     """
 
     graph: Graph
@@ -130,14 +130,9 @@ def _quality(
         return {}
     graph = scm.graph
     medians = {name: float(train[name].median()) for name in graph.attributes if not graph[name].is_discrete}
-    trials = join_trials(scm, scored, names, train)
-    found = measure_trials(graph, trials, medians, patients, simulated=False)
-    return {
-        name: {
-            "overshoot": found["overshoot", name].value,
-            "off_target": float(
-                np.mean([abs(v.value) for k, v in found.items() if k[:2] == ("amplification", name)])
-            ),
-        }
-        for name in names
-    }
+    found = {}
+    for trial in join_trials(scm, scored, names, train):
+        scores, amplification = measure_trial(graph, trial, medians, patients, resamples=1)  # values alone
+        off_target = float(np.mean([abs(cell.value) for cell in amplification.values()]))
+        found[trial.name] = {"overshoot": scores["overshoot", trial.name].value, "off_target": off_target}
+    return found
