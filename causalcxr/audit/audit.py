@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from causalcxr.audit.conclusion import Found, conclude
@@ -13,25 +13,31 @@ from causalcxr.audit.config import AuditConfig
 from causalcxr.audit.contrasts import choose_contrasts
 from causalcxr.audit.making import MadeBatch
 from causalcxr.audit.material import Material, gather
-from causalcxr.audit.scores import Scorer, Scores, score_sets, scorer_of
+from causalcxr.audit.scores import Scorer, Scores, finding_label, score_sets, scorer_of
 from causalcxr.data.cohort import Cohort
 from causalcxr.metrics.auroc import youden_threshold
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.scm import StructuralCausalModel
-from causalcxr.support.errors import ConfigError, DataError, nearest
+from causalcxr.support.errors import ConfigError, nearest
 
 __all__ = ["Audit", "audit_model"]
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit has found, and what it stands on. `moved`: the patients whose scores change most."""
+    """What an audit has found, and what it stands on.
+
+    `moved`: the patients whose scores change most. `log_odds`: whether scores are those of probabilities.
+    `report`: where it is written, if it is.
+    """
 
     config: AuditConfig
     material: Material
     scores: Mapping[str, Scores]
     found: list[Found]
     moved: "list[Moved]"
+    log_odds: bool
+    report: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,15 @@ def audit_model(
     config = config or AuditConfig()
     contrasts = choose_contrasts(scm.graph, config, cohort.split("train").attributes)
     scorer = scorer_of(model, scm.graph, config.finding, kind)
+    chosen = _validation_thresholds(scorer, cohort, config.finding)
+    for name, value in (thresholds or {}).items():
+        if name not in chosen:
+            raise ConfigError(f"threshold: no score '{name}'; {nearest(name, chosen)}")
+        chosen[name] = value
     asked = _Asked(scorer, config.shown)
     material = gather(scm, cohort, contrasts, evaluator, config, asked, split)
-    scores = asked.scores()
-    chosen = dict(thresholds or {})
-    if unknown := [name for name in chosen if name not in scores]:
-        raise ConfigError(f"threshold: no score '{unknown[0]}'; {nearest(unknown[0], scores)}")
-    if missing := [name for name in scores if name not in chosen]:
-        chosen |= _validation_thresholds(scorer, cohort, config.finding, missing)
-    return Audit(config, material, scores, conclude(material, scores, chosen, config), asked.moved)
+    scores, log_odds = asked.scores(), kind == "probabilities" or isinstance(model, Predictor)
+    return Audit(config, material, scores, conclude(material, scores, chosen, config), asked.moved, log_odds)
 
 
 class _Asked:
@@ -101,20 +107,15 @@ class _Asked:
         return {name: Scores(v[:, 0], v[:, 1 : 1 + levels], v[:, 1 + levels :]) for name, v in joined.items()}
 
 
-def _validation_thresholds(scorer: Scorer, cohort: Cohort, finding: str, names: list[str]) -> dict[str, float]:
+def _validation_thresholds(scorer: Scorer, cohort: Cohort, finding: str) -> dict[str, float]:
     """Where sensitivity plus specificity is largest on the validation split; the median without a finding."""
-    split, graph = cohort.split("val"), cohort.graph
-    with torch.no_grad():
-        parts = [score_sets(scorer, [images / 255]) for images in split.images()]
+    split = cohort.split("val")
+    parts = [score_sets(scorer, [images / 255]) for images in split.images()]
     found = {}
-    for name in names:
+    for name in parts[0]:
         values = np.concatenate([part[name][:, 0] for part in parts])
-        if not np.isfinite(values).all():
-            raise DataError(f"score '{name}': not finite on the validation split")
-        labels = graph[finding].labels if finding in graph.attributes else ()
-        answers = split.attributes[finding].numpy() if labels else np.zeros(len(values))
-        positive = answers == (labels.index(name) if name in labels else 1)
-        found[name] = (
-            youden_threshold(values, positive) if 0 < positive.sum() < len(values) else float(np.median(values))
-        )
+        label = finding_label(cohort.graph, name, finding)
+        positive = np.zeros(len(values), bool) if label is None else split.attributes[finding].numpy() == label
+        known = 0 < positive.sum() < len(values)
+        found[name] = youden_threshold(values, positive) if known else float(np.median(values))
     return found

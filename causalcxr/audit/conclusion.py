@@ -12,7 +12,7 @@ from causalcxr.audit.effects import Effect, measure_effect
 from causalcxr.audit.gates import generator_gates, route_gates
 from causalcxr.audit.leak import leak_of
 from causalcxr.audit.material import Material
-from causalcxr.audit.scores import Scores
+from causalcxr.audit.scores import Scores, finding_label
 from causalcxr.audit.verdict import Gate, RouteResult, Verdict, judge
 from causalcxr.audit.yardsticks import group_gaps
 from causalcxr.metrics.intervals import Interval
@@ -47,38 +47,51 @@ def conclude(
     Raises DataError: a constant score.
     """
     measured = [contrast for contrast in material.contrasts if not too_few(material, contrast)]
-    gates = {}
-    for contrast in measured:
-        gates[contrast] = _gates(material, contrast, next(iter(scores.values())).made is not None, config)
-    found = []
-    for name, score in scores.items():
-        if np.ptp(score.real) == 0:
-            raise DataError(f"score '{name}' is constant over {len(score.real)} images; there is nothing to audit")
-        about = _About(name, score, positive_rows(material, name, config.finding), thresholds[name])
-        effects = {c: _effect(material, c, about, config) for c in measured}
-        tests = {c: _test(material, c, score, config) for c in measured}
-        routes = {c.text(material.graph): _routes(effects[c], tests[c]) for c in measured}
-        margin = config.margin * float(score.real.std())
-        of_contrast = {c.text(material.graph): gates[c] for c in measured}
-        verdicts = judge(routes, of_contrast, margin, config.alpha)
-        for c in material.contrasts:
-            gaps = _gaps(material, c, about) if c in gates else {}
-            verdict = verdicts.get(c.text(material.graph)) or Verdict("inconclusive", too_few(material, c), {})
-            kept = tuple(gates.get(c, ()))
-            found.append(
-                Found(name, c, verdict, effects.get(c), tests.get(c), kept, gaps, margin, about.threshold)
-            )
-    return found
+    generated = next(iter(scores.values())).made is not None
+    gates = {contrast: _gates(material, contrast, generated, config) for contrast in measured}
+    abouts = [_About.read(material, name, score, thresholds[name], config) for name, score in scores.items()]
+    asked = [(about, contrast) for about in abouts for contrast in measured]
+    effects = {(about.name, c): _effect(material, c, about, config) for about, c in asked}
+    tests = {(about.name, c): _test(material, c, about.score, config) for about, c in asked}
+    verdicts = judge(
+        {key: _routes(effects[key], tests[key]) for key in tests},
+        {key: gates[key[1]] for key in tests},
+        {(about.name, c): about.margin for about, c in asked},
+        config.alpha,
+    )
+    return [
+        Found(
+            about.name,
+            c,
+            verdicts.get((about.name, c)) or Verdict("inconclusive", too_few(material, c), {}),
+            effects.get((about.name, c)),
+            tests.get((about.name, c)),
+            tuple(gates.get(c, ())),
+            _gaps(material, c, about) if c in gates else {},
+            about.margin,
+            about.threshold,
+        )
+        for about in abouts
+        for c in material.contrasts
+    ]
 
 
 @dataclass(frozen=True)
 class _About:
-    """A score, who has what it is of (None if that is not known), and above what a patient is flagged."""
+    """A score, who has what it is of (None if that is not known), above what a patient is flagged, the margin."""
 
     name: str
     score: Scores
     positive: np.ndarray | None
     threshold: float
+    margin: float
+
+    @classmethod
+    def read(cls, material: Material, name: str, score: Scores, threshold: float, config: AuditConfig) -> "_About":
+        if np.ptp(score.real) == 0:
+            raise DataError(f"score '{name}' is constant over {len(score.real)} images; there is nothing to audit")
+        positive = positive_rows(material, name, config.finding)
+        return cls(name, score, positive, threshold, config.margin * float(score.real.std()))
 
 
 def conditioned_on(material: Material, attribute: str, effect: str = "direct") -> np.ndarray:
@@ -178,21 +191,19 @@ def _real_side(material: Material, contrast: Contrast, effect: str) -> tuple[np.
 
 
 def _routes(effect: Effect | None, dependence: Dependence) -> dict[str, RouteResult]:
-    found = {} if effect is None else {"generate": RouteResult(effect.p, effect.within)}
+    """A shift that real patients contradict is no evidence of one."""
+    found = {}
+    if effect is not None:
+        found["generate"] = RouteResult(effect.p if effect.stands else 1.0, effect.within)
     return found | {"encode": RouteResult(dependence.p)}
 
 
 def positive_rows(material: Material, score: str, finding: str) -> np.ndarray | None:
     """Who has what the score is of, `(N,)`; None if that is not recorded, or all have it, or none."""
-    if finding not in material.attributes or not material.graph[finding].is_discrete:
+    label = finding_label(material.graph, score, finding)
+    if label is None:
         return None
-    labels, values = material.graph[finding].labels, material.attributes[finding]
-    if score in labels:
-        found = values == labels.index(score)
-    elif len(labels) == 2:
-        found = values == 1
-    else:
-        return None
+    found = material.attributes[finding] == label
     return found if 0 < found.sum() < len(found) else None
 
 

@@ -29,8 +29,18 @@ class Contrast:
 
 def choose_contrasts(graph: Graph, config: AuditConfig, train: Batch) -> list[Contrast]:
     """The contrasts that are named, or those of each attribute. Raises ConfigError, GraphError: an unknown one."""
+    if config.finding not in (*graph.attributes, AuditConfig().finding):
+        raise ConfigError(
+            f"audit.finding: no attribute '{config.finding}'; {nearest(config.finding, graph.attributes)}"
+        )
     if config.contrasts:
-        return [_parse(graph, text) for text in config.contrasts]
+        named = [_parse(graph, text) for text in config.contrasts]
+        if any(contrast.attribute == config.finding for contrast in named):
+            raise ConfigError(
+                f"audit.contrasts: '{config.finding}' is what the scores are of; name another attribute"
+            )
+        pairs = {(c.attribute, frozenset((c.reference, c.other))): c for c in reversed(named)}
+        return list(dict.fromkeys(contrast for contrast in named if contrast in pairs.values()))
     for name in config.attributes:
         if name not in graph.attributes:
             raise ConfigError(f"audit.attributes: no attribute '{name}'; {nearest(name, graph.attributes)}")
@@ -51,8 +61,8 @@ def levels_of(contrasts: Sequence[Contrast]) -> list[tuple[str, Any]]:
 
 
 def _parse(graph: Graph, text: str) -> Contrast:
-    name, equals, values = text.partition("=")
-    before, dots, after = values.partition("..")
+    name, equals, values = (part.strip() for part in text.partition("="))
+    before, dots, after = (part.strip() for part in values.partition(".."))
     if not (equals and dots and before and after):
         raise ConfigError(f"audit.contrasts: '{text}'; expected NAME=VALUE..VALUE, for example age=40..70")
     parsed = [parse_assignments(graph, [f"{name}={value}"])[name] for value in (before, after)]

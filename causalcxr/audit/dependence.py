@@ -33,6 +33,7 @@ from causalcxr.support.errors import DataError
 __all__ = ["FEWEST", "Dependence", "as_published", "gcm", "pcm"]
 
 FEWEST = 30  # patients of a test, or of a group
+MOST_LABELS = 20
 FOLDS = 5  # of patients, for the residuals
 
 
@@ -57,6 +58,8 @@ def pcm(y: Any, a: Any, z: Any, groups: Any = None, splits: int = 3, seed: int =
     `(N, k)`. `groups` `(N,)`: whose row it is. Raises DataError: arrays that do not fit, values that are not
     finite, a constant score or attribute, too few patients.
     """
+    if splits < 1:
+        raise DataError(f"audit: splits is {splits}; expected at least 1")
     rows = _Rows.read(y, a, z, groups, seed)
     p_values, effects = [], []
     for split in range(splits):
@@ -162,19 +165,42 @@ def _merged(p_values: list[float]) -> float:
 
 
 def _read(y: Any, a: Any, z: Any, groups: Any) -> tuple[np.ndarray, Attribute, np.ndarray, np.ndarray]:
-    score, attribute, given = np.asarray(y, dtype=np.float64), np.asarray(a), np.asarray(z, dtype=np.float64)
+    score, given, attribute = _numbers("y", y), _numbers("z", z), np.asarray(a)
     given = given[:, None] if given.ndim == 1 else given
-    patients = np.arange(len(score)) if groups is None else np.asarray(groups)
-    for name, one in (("a", attribute), ("z", given), ("groups", patients)):
+    patients = np.arange(score.size) if groups is None else np.asarray(groups)
+    for name, one, dimensions in (("y", score, 1), ("a", attribute, 1), ("z", given, 2), ("groups", patients, 1)):
+        if one.ndim != dimensions or 0 in one.shape[1:]:
+            shape = "one number a row" if dimensions == 1 else "one row of numbers for each"
+            got = "x".join(map(str, one.shape)) or "a single value"
+            raise DataError(f"audit: {name} is {got}; expected {shape}")
         if len(one) != len(score):
             raise DataError(f"audit: {name} has {len(one)} rows and y {len(score)}; expected one row a score")
-    for name, one in (("y", score), ("z", given), ("a", attribute)):
-        if one.dtype.kind == "f" and not np.isfinite(one).all():
-            missing = int((~np.isfinite(one.reshape(len(one), -1)).all(axis=1)).sum())
+        if missing := _missing(one):
             raise DataError(f"audit: {name} is not finite in {missing} of {len(one)} rows; leave these rows out")
     if (n := len(np.unique(patients))) < FEWEST:
         raise DataError(f"audit: {n} patients; expected at least {FEWEST}")
     for name, one in (("y", score), ("a", attribute)):
         if len(np.unique(one)) < 2:
             raise DataError(f"audit: {name} is constant; there is nothing to test")
+    if attribute.dtype.kind != "f" and (n := len(np.unique(attribute))) > MOST_LABELS:
+        raise DataError(
+            f"audit: a has {n} different labels, and at most {MOST_LABELS} are taken; if these are numbers, give "
+            "floating-point ones"
+        )
     return score, Attribute(attribute), given, patients
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"audit: {name} has something in it that is no number") from None
+
+
+def _missing(values: np.ndarray) -> int:
+    """How many rows have a value that is not there."""
+    if values.dtype.kind == "f":
+        return int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
+    if values.dtype.kind == "O":
+        return sum(value is None or value != value for value in values)
+    return 0

@@ -20,8 +20,9 @@ from causalcxr.metrics.p_values import sums_by_patient
 __all__ = ["EFFECTS", "Effect", "measure_effect", "sign_flip_p"]
 
 EFFECTS = {
-    "shift": "mean change of the score",
-    "checked": "mean change of the score, corrected by what real patients say of it",
+    "shift": "mean change of the score between the counterfactuals",
+    "leak": "by how much real patients contradict the shift; 0 if the counterfactuals are right",
+    "checked": "shift and leak: the mean change that real patients show, all other causes of the image held",
     "absolute": "mean absolute change of the score, less that of the placebo",
     "flips": "share of patients whose decision at the threshold changes, less that of the placebo, in points",
     "flagged": "change of the share of patients above the threshold, in points",
@@ -38,12 +39,15 @@ _AT_ONCE = 1 << 22  # signs in memory
 class Effect:
     """Of one contrast: the statistics of `EFFECTS` with 95 % intervals, and what the verdict needs.
 
-    `within`: the 90 % interval of the checked shift. `subgroups`: the shift of patients with and without finding.
+    `within`: the 90 % interval of the shift; of the checked one where real patients contradict it, that is where
+    the 95 % interval of the leak excludes 0. `stands`: no such contradiction, or a checked shift that isn't 0.
+    `subgroups`: the shift of patients with and without finding.
     """
 
     statistics: Mapping[str, Interval]
     within: tuple[float, float]
     p: float
+    stands: bool
     subgroups: Mapping[str, Interval]
 
 
@@ -81,20 +85,23 @@ def measure_effect(
 
     def statistics(weights: np.ndarray) -> np.ndarray:
         columns = [_mean(values, among, weights) for values, among in means.values()]
-        columns.append(columns[0] + leak(weights))
+        columns += [leaked := leak(weights), columns[0] + leaked]
         if tasks is not None:
             columns.append(100 * (task_auroc(tasks[1], weights) - task_auroc(tasks[0], weights)))
         return np.stack(columns, axis=1)
 
     values, drawn = bootstrap(statistics, patients, seed=seed)
-    names = [*means, "checked", *(["auroc"] if tasks is not None else [])]
+    names = [*means, "leak", "checked", *(["auroc"] if tasks is not None else [])]
     found = {
-        name: percentile_interval(float(value), column, len(shift))
+        name: percentile_interval(float(value), column, _rows_of(means.get(name), len(shift)))
         for name, value, column in zip(names, values, drawn.T, strict=True)
     }
-    low, high = np.quantile(drawn[:, names.index("checked")], [0.05, 0.95])
+    contradicted = not found["leak"].low <= 0 <= found["leak"].high
+    trusted = "checked" if contradicted else "shift"
+    stands = not contradicted or found["checked"].low > 0 or found["checked"].high < 0
+    low, high = np.quantile(drawn[:, names.index(trusted)], [0.05, 0.95])
     subgroups = {name: found.pop(name) for name in ("with the finding", "without the finding") if name in found}
-    return Effect(found, (float(low), float(high)), sign_flip_p(shift, patients, seed), subgroups)
+    return Effect(found, (float(low), float(high)), sign_flip_p(shift, patients, seed), stands, subgroups)
 
 
 def sign_flip_p(shift: np.ndarray, patients: np.ndarray, seed: int = 0) -> float:
@@ -110,6 +117,11 @@ def sign_flip_p(shift: np.ndarray, patients: np.ndarray, seed: int = 0) -> float
         reached += int((np.abs(signs @ sums) >= observed * (1 - 1e-12)).sum())
         done += count
     return (1 + reached) / (1 + _FLIPS)
+
+
+def _rows_of(mean: tuple[np.ndarray, np.ndarray | None] | None, n: int) -> int:
+    """How many rows a statistic is taken over."""
+    return n if mean is None or mean[1] is None else int(mean[1].sum())
 
 
 def _mean(values: np.ndarray, among: np.ndarray | None, weights: np.ndarray) -> np.ndarray:

@@ -52,6 +52,9 @@ def _dicom(pixels: np.ndarray, name: str) -> bytes:
     data.StudyInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[name, "study"])
     data.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[name, "series"])
     data.PatientID = data.PatientName = name
+    data.PatientBirthDate = data.PatientSex = data.StudyDate = data.StudyTime = data.AccessionNumber = ""
+    data.ReferringPhysicianName = data.StudyID = data.PatientOrientation = data.Laterality = ""
+    data.SeriesNumber = data.InstanceNumber = 1
     data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", "CHEST", ""
     data.Rows, data.Columns = pixels.shape
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"

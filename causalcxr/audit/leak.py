@@ -10,8 +10,9 @@ therefore
 
 with the other causes held. The left side is what real images say, the sum on the right is the shift **checked**
 against them: its expectation is the true effect even where the counterfactuals are wrong, at the price of the
-difference between people. The leak is the coefficient of the attribute in the linear regression of `S` on it
-and the other causes; of a number, times the contrast.
+difference between people. The leak is the coefficient
+of the attribute in the linear regression of `S` on it and the other causes; of a number, a cubic polynomial's
+change over the contrast.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from collections.abc import Callable
 import numpy as np
 
 __all__ = ["leak_of"]
+
+DEGREE = 3  # of the polynomial in a number
 
 
 def leak_of(
@@ -29,7 +32,8 @@ def leak_of(
     `middle` `(N,)`: S. `own` `(N,)`: the patient's own value, 0 for a and 1 for a'; of a number its distance from
     a in units of the contrast. `others` `(N, k)`: the other causes. `rows` `(N,)`, bool: who takes part.
     """
-    design = np.column_stack([np.ones(len(own)), own, others - others.mean(axis=0)])[rows]
+    powers = [own**degree for degree in range(1, 1 + (1 if set(np.unique(own[rows])) <= {0, 1} else DEGREE))]
+    design = np.column_stack([np.ones(len(own)), *powers, others - others.mean(axis=0)])[rows]
     k = design.shape[1]
     squares = (design[:, :, None] * design[:, None, :]).reshape(-1, k * k)
     products = design * middle[rows][:, None]
@@ -37,6 +41,7 @@ def leak_of(
     def leak(weights: np.ndarray) -> np.ndarray:
         chosen = weights[:, rows]
         left = (chosen @ squares).reshape(-1, k, k)
-        return np.einsum("rkl,rl->rk", np.linalg.pinv(left, hermitian=True), chosen @ products)[:, 1]
+        found = np.einsum("rkl,rl->rk", np.linalg.pinv(left, hermitian=True), chosen @ products)
+        return found[:, 1 : 1 + len(powers)].sum(axis=1)  # from 0 to 1
 
     return leak

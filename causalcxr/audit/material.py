@@ -14,16 +14,20 @@ import torch
 
 from causalcxr.audit.config import AuditConfig
 from causalcxr.audit.contrasts import Contrast, levels_of
+from causalcxr.audit.dependence import FEWEST
+from causalcxr.audit.gates import RESAMPLES
 from causalcxr.audit.making import MadeBatch, Maker
 from causalcxr.data.cohort import Cohort
 from causalcxr.graph import Graph
 from causalcxr.interventions import draw_values
-from causalcxr.metrics.amplification import measure_trial
+from causalcxr.metrics.amplification import measure_trial, off_target
 from causalcxr.metrics.composition import grey_levels
+from causalcxr.metrics.intervals import Interval
 from causalcxr.metrics.scoring import Scored, join_trials, score_batch
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.randomness import Draws, seed_of
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.support.errors import DataError
 from causalcxr.support.progress import progress_bar
 
 __all__ = ["Material", "gather"]
@@ -46,7 +50,7 @@ class Material:
     attributes: Mapping[str, np.ndarray]
     noise: np.ndarray
     composition: float
-    quality: Mapping[str, Mapping[str, float]]
+    quality: Mapping[str, Mapping[str, Interval]]
 
     @property
     def levels(self) -> list[tuple[str, Any]]:
@@ -69,7 +73,10 @@ def gather(
     sink: Callable[[MadeBatch], None],
     split: str = "test",
 ) -> Material:
-    """Make all images of a split, hand each batch to `sink`, and keep what the audit needs."""
+    """Make all images of a split, hand each batch to `sink`, and keep what the audit needs.
+
+    Raises DataError: too few patients.
+    """
     graph, train, rows_of = scm.graph, cohort.split("train").attributes, cohort.split(split)
     common = {
         name: values.mode().values if graph[name].is_discrete else values.median()
@@ -77,7 +84,8 @@ def gather(
     }
     maker = Maker(scm, rows_of, levels_of(contrasts), common, config)
     names = list(dict.fromkeys(contrast.attribute for contrast in contrasts))
-    drawn = draw_values(train, names, len(rows_of), Draws(seed_of(config.seed, "marginal")))
+    drawn = draw_values(train, graph.causes_of_image, len(rows_of), Draws(seed_of(config.seed, "marginal")))
+    _refuse_few(rows_of.patients[maker.rows])
     small, scored, changed = [], [], None
     with progress_bar("audit: images", len(maker.rows)) as advance:
         for made in maker.batches():
@@ -85,7 +93,7 @@ def gather(
             small.append(made.common.cpu())
             changed = changed if changed is not None else _null_change(scm, made)
             if evaluator is not None:
-                values = {name: value[made.rows] for name, value in drawn.items()}
+                values = {name: drawn[name][made.rows] for name in names}
                 ids = torch.from_numpy(rows_of.ids[made.rows])
                 scored.append(score_batch(scm, evaluator, made.abduction, values, None, ids))
             advance("", len(made.rows))
@@ -100,6 +108,13 @@ def gather(
         math.nan if changed is None else changed,
         _quality(scm, scored, names, train, rows_of.patients[rows]),
     )
+
+
+def _refuse_few(patients: np.ndarray) -> None:
+    if (n := len(np.unique(patients))) < FEWEST:
+        raise DataError(
+            f"audit: {n} patients; expected at least {FEWEST}: take more rows (audit.rows=0 takes all)"
+        )
 
 
 @torch.no_grad()
@@ -124,7 +139,7 @@ def _quality(
     names: Sequence[str],
     train: Mapping[str, torch.Tensor],
     patients: np.ndarray,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Interval]]:
     """Overshoot, and the mean absolute amplification of all others, of each attribute, in AUROC points."""
     if not scored:
         return {}
@@ -132,7 +147,8 @@ def _quality(
     medians = {name: float(train[name].median()) for name in graph.attributes if not graph[name].is_discrete}
     found = {}
     for trial in join_trials(scm, scored, names, train):
-        scores, amplification = measure_trial(graph, trial, medians, patients, resamples=1)  # values alone
-        off_target = float(np.mean([abs(cell.value) for cell in amplification.values()]))
-        found[trial.name] = {"overshoot": scores["overshoot", trial.name].value, "off_target": off_target}
+        scores, amplification = measure_trial(graph, trial, medians, patients, RESAMPLES)
+        found[trial.name] = {"overshoot": scores["overshoot", trial.name]}
+        if amplification:
+            found[trial.name]["off_target"] = off_target(list(amplification.values()), len(patients))
     return found

@@ -1,5 +1,6 @@
 """Pictures of an audit: a forest plot, scores before and after, shifts beside placebos, and the patients."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from causalcxr.audit.audit import Audit, Moved
 from causalcxr.audit.conclusion import Found
 from causalcxr.metrics.intervals import Interval
-from causalcxr.report.figures import counterfactual_grid, difference_limit
+from causalcxr.report.figures import Band, bands_figure, changes_band, difference_limit
 from causalcxr.values import readable
 
 __all__ = ["forest", "patient_figures", "shifts"]
@@ -36,7 +37,8 @@ def forest(audit: Audit) -> Figure | None:
         axes.plot(interval.value, place, "o", color=colour, markersize=3.5 if colour == SUB else 5)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("mean shift of the score (log-odds, or its own unit); band: the margin", fontsize=8)
+    unit = "log-odds" if audit.log_odds else "its own unit"
+    axes.set_xlabel(f"mean shift of the score ({unit}); band: the margin", fontsize=8)
     axes.tick_params(axis="x", labelsize=7.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -73,24 +75,33 @@ def shifts(audit: Audit) -> Figure | None:
 
 
 def patient_figures(audit: Audit) -> list[tuple[str, Figure]]:
-    """The patients whose scores move most: heading, and the real image with all counterfactuals."""
+    """The patients whose scores move most: heading, and the real image with all counterfactuals.
+
+    Below each picture stands its score, and whether it is above the threshold.
+    """
     graph, material = audit.material.graph, audit.material
     titles = ["real", *(f"{name} = {readable(graph[name], value)}" for name, value in material.levels)]
     if not audit.moved:
         return []
     limit = difference_limit([one.images for one in audit.moved])
-    drawn = []
+    threshold, drawn = audit.found[0].threshold, []
     for one in audit.moved:
-        captions = [[f"score {score:.2f}"] for score in one.scores]
-        figure = counterfactual_grid(one.images, titles, captions, limit=limit)
-        drawn.append((_heading(audit, one), figure))
+        captions = [[_score_text(audit, score), "flagged" if score > threshold else "not"] for score in one.scores]
+        bands = [Band("images", one.images, captions), changes_band(one.images, limit)]
+        drawn.append((_heading(audit, one), bands_figure(bands, titles)))
     return drawn
+
+
+def _score_text(audit: Audit, score: float) -> str:
+    """A probability, or the score as it is."""
+    return f"{1 / (1 + math.exp(-score)):.1%}" if audit.log_odds else f"score {score:.2f}"
 
 
 def _heading(audit: Audit, one: Moved) -> str:
     material = audit.material
     values = {name: readable(material.graph[name], of[one.row]) for name, of in material.attributes.items()}
-    return f"Row {material.ids[one.row]}: " + ", ".join(f"{name} = {value}" for name, value in values.items())
+    described = ", ".join(f"{name} = {value}" for name, value in values.items())
+    return f"Patient {material.patients[one.row]}: {described}"
 
 
 def _forest_rows(found: Found, title: str) -> list[tuple[str, Interval, str]]:
@@ -122,6 +133,6 @@ def _distributions(axes: Axes, shift: np.ndarray, noise: np.ndarray) -> None:
     axes.hist(noise, bins=bins, histtype="step", color=PLACEBO, linewidth=1.2, label="placebo")
     axes.set_yscale("symlog", linthresh=10)
     axes.set_xlabel("change of the score", fontsize=7)
-    axes.set_ylabel("patients", fontsize=7)
+    axes.set_ylabel("images (log scale)", fontsize=7)
     axes.tick_params(labelsize=6.5)
     axes.spines[["top", "right"]].set_visible(False)

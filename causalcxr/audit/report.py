@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from causalcxr.audit.audit import Audit
 from causalcxr.audit.conclusion import Found, positive_rows
@@ -19,7 +20,7 @@ from causalcxr.metrics.intervals import Interval
 from causalcxr.report.figures import save_png
 from causalcxr.support.files import write_atomically, write_json
 from causalcxr.support.html import page_template
-from causalcxr.values import decode, readable
+from causalcxr.values import decode
 
 __all__ = ["as_json", "score_table", "write_report"]
 
@@ -29,6 +30,8 @@ def write_report(audit: Audit, folder: Path, title: str, about: Mapping[str, Any
 
     `about`: what is said of model and data beside the settings.
     """
+    for old in (folder / "figures").glob("*.png"):
+        old.unlink()  # of an earlier audit
     figures = {name: figure for name, figure in (("forest", forest(audit)), ("shifts", shifts(audit))) if figure}
     paths = {name: folder / "figures" / f"{name}.png" for name in figures}
     for name, figure in figures.items():
@@ -60,37 +63,48 @@ def as_json(audit: Audit, about: Mapping[str, Any]) -> dict[str, Any]:
         "patients": len(np.unique(audit.material.patients)),
         "settings": vars(audit.config),
         "definitions": EFFECTS,
-        "found": [_found_json(found, graph) for found in audit.found],
+        "scale": "log-odds" if audit.log_odds else "as given",
+        "found": [_found_json(found, graph, audit) for found in audit.found],
     }
 
 
 def score_table(audit: Audit) -> pd.DataFrame:
-    """A row for each image: `y_true`, `y_score`, group columns; with several scores one block below the other.
+    """A row for each image and score: `y_true`, `y_score`, `y_pred` (above the threshold), group columns.
 
-    `y_score of NAME = VALUE`: of the counterfactual.
+    `y_score` is a probability where probabilities were audited. `y_score_NAME=VALUE`: of the counterfactual.
+    Several scores stand below one another, told apart by `score`.
     """
     material, graph = audit.material, audit.material.graph
     blocks = []
     for name, score in audit.scores.items():
         positive = positive_rows(material, name, audit.config.finding)
+        threshold = next(one.threshold for one in audit.found if one.score == name)
         table: dict[str, Any] = {"row": material.ids, "patient_id": material.patients, "score": name}
         table["y_true"] = "" if positive is None else positive.astype(int)
-        table["y_score"] = score.real
+        table["y_score"] = _as_given(audit, score.real)
+        table["y_pred"] = (score.real > threshold).astype(int)
         table |= {k: _decoded(graph, k, of) for k, of in material.attributes.items()}
         if score.made is not None:
             for i, (attribute, value) in enumerate(material.levels):
-                table[f"y_score of {attribute} = {readable(graph[attribute], value)}"] = score.made[:, i]
+                table[f"y_score_{attribute}={_bare(value)}"] = _as_given(audit, score.made[:, i])
         blocks.append(pd.DataFrame(table))
     return pd.concat(blocks)
 
 
-def _decoded(graph: Graph, name: str, values: np.ndarray) -> list[Any]:
-    import torch
+def _as_given(audit: Audit, values: Any) -> Any:
+    """Scores as probabilities, if they are such."""
+    return 1 / (1 + np.exp(-np.asarray(values))) if audit.log_odds else values
 
+
+def _bare(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _decoded(graph: Graph, name: str, values: np.ndarray) -> list[Any]:
     return decode(graph[name], torch.from_numpy(np.ascontiguousarray(values)))
 
 
-def _found_json(found: Found, graph: Graph) -> dict[str, Any]:
+def _found_json(found: Found, graph: Graph, audit: Audit) -> dict[str, Any]:
     effect, dependence = found.effect, found.dependence
     return {
         "score": found.score,
@@ -102,17 +116,21 @@ def _found_json(found: Found, graph: Graph) -> dict[str, Any]:
         "sentence": sentence(found, graph),
         "adjusted_p": dict(found.verdict.adjusted),
         "margin": found.margin,
-        "threshold": found.threshold,
+        "threshold": float(_as_given(audit, found.threshold)),
         "generate": None
         if effect is None
         else {
             "p": effect.p,
-            "shift_90": list(effect.within),
+            "within_90": list(effect.within),
+            "stands": effect.stands,
             "statistics": {name: _interval_json(v) for name, v in effect.statistics.items()},
             "shift_by_finding": {name: _interval_json(v) for name, v in effect.subgroups.items()},
         },
         "encode": None if dependence is None else vars(dependence),
-        "gates": {g.name: {"value": g.value, "limit": LIMITS[g.name], "passed": g.passed} for g in found.gates},
+        "gates": {
+            g.name: {"value": g.value, "interval": g.interval, "limit": LIMITS[g.name], "passed": g.passed}
+            for g in found.gates
+        },
         "group_gaps": {name: _interval_json(v) for name, v in found.gaps.items()},
     }
 
@@ -131,10 +149,15 @@ def _shown(audit: Audit) -> dict[str, Any]:
             "verdict": one.verdict,
             "sentence": sentence(one, graph),
             "follows": verdict_sentence(one),
+            "margin": one.margin,
+            "threshold": float(_as_given(audit, one.threshold)),
             "dependence": one.dependence,
             "effect": one.effect,
             "statistics": {k: vars(v) for k, v in one.effect.statistics.items()} if one.effect else {},
-            "gaps": {k: vars(v) for k, v in one.gaps.items()},
+            "gaps": {k: _in_points(v) for k, v in one.gaps.items()},
+            "groups": one.contrast.text(graph)
+            if graph[one.contrast.attribute].is_discrete
+            else f"{one.contrast.attribute}: above its median or not",
         }
         for one in audit.found
     ]
@@ -154,7 +177,14 @@ def _shown(audit: Audit) -> dict[str, Any]:
         "hints": {name: gate_hint(name) for name in names},
         "limits": {name: _limit(name) for name in names},
         "gaps": any(one["gaps"] for one in found),
+        "by_score": {name: [one for one in found if one["score"] == name] for name in audit.scores},
+        "unit": "log-odds" if audit.log_odds else "the score's own unit",
     }
+
+
+def _in_points(interval: Interval) -> dict[str, Any]:
+    found = vars(interval)
+    return found | {name: 100 * found[name] for name in ("value", "low", "high")}
 
 
 def _limit(name: str) -> str:

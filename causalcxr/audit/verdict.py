@@ -6,28 +6,35 @@ inside the margin, by both one-sided tests, and no route without an interval rej
 invariance: conditional independence does not imply it (Fawkes and Evans 2023).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from causalcxr.metrics.p_values import holm
 
 __all__ = ["Gate", "RouteResult", "Verdict", "judge"]
 
 ALPHA = 0.05
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A number that must lie between two limits for the audit to say anything. NaN does not."""
+    """A number that must lie between two limits for the audit to say anything. NaN does not.
+
+    With an interval it fails where all of that lies outside: noise alone is no failure.
+    """
 
     name: str
     value: float
     low: float = float("-inf")
     high: float = float("inf")
+    interval: tuple[float, float] | None = None
 
     @property
     def passed(self) -> bool:
-        return self.low <= self.value <= self.high
+        smallest, largest = self.interval or (self.value, self.value)
+        return self.value == self.value and largest >= self.low and smallest <= self.high
 
     def __str__(self) -> str:
         limits = f"at least {self.low:g}" if self.value < self.low else f"at most {self.high:g}"
@@ -52,17 +59,17 @@ class Verdict:
 
 
 def judge(
-    contrasts: Mapping[str, Mapping[str, RouteResult]],
-    gates: Mapping[str, Sequence[Gate]],
-    margin: float,
+    contrasts: Mapping[K, Mapping[str, RouteResult]],
+    gates: Mapping[K, Sequence[Gate]],
+    margins: Mapping[K, float],
     alpha: float = ALPHA,
-) -> dict[str, Verdict]:
-    """A verdict for every contrast. `contrasts`: what each route found of each, by name. `gates`: of each.
+) -> dict[K, Verdict]:
+    """A verdict for every contrast (of every score): what each route found of it, its gates, and its margin.
 
-    p-values are corrected for the number of contrasts within a route (Holm). `margin`: the largest effect that
-    does not matter, in units of the interval.
+    p-values are corrected for the number of all that is asked within a route (Holm). A margin is the largest
+    effect that does not matter, in units of the interval.
     """
-    adjusted: dict[str, dict[str, float]] = {name: {} for name in contrasts}
+    adjusted: dict[K, dict[str, float]] = {name: {} for name in contrasts}
     for route in dict.fromkeys(route for found in contrasts.values() for route in found):
         names = [name for name, found in contrasts.items() if route in found]
         p_values = holm([contrasts[name][route].p for name in names])
@@ -74,7 +81,7 @@ def judge(
         verdicts[name] = (
             Verdict("generator failed", failed, adjusted[name])
             if failed
-            else _judge(found, adjusted[name], margin, alpha)
+            else _judge(found, adjusted[name], margins[name], alpha)
         )
     return verdicts
 

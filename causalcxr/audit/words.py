@@ -12,10 +12,10 @@ _GATES = {
     "leakage": "AUROC of the attribute from what describes the patients apart from it; 0.5 is none",
     "overlap": "share of patients who might, by all else that is known, have either value",
     "composition": "grey levels by which doing nothing changes an image",
-    "effectiveness": "AUROC points by which the evaluator sees less of the intervention than it should",
-    "off_target": "AUROC points by which other attributes change along",
+    "effectiveness": "AUROC points by which the evaluator sees too much of the intervention; below 0 too little",
+    "off_target": "AUROC points by which the evaluator sees other attributes change along, on average",
 }
-_ORDER = ("sensitivity", "flagged", "shift")
+_ORDER = ("sensitivity", "flagged")
 
 
 def question(found: Found, graph: Graph) -> str:
@@ -27,38 +27,48 @@ def question(found: Found, graph: Graph) -> str:
 
 
 def sentence(found: Found, graph: Graph) -> str:
-    """The effect in one sentence."""
+    """The effect in one sentence; no number where the generator failed."""
+    if found.verdict.word == "generator failed":
+        return f"How {found.score} would be judged {question(found, graph)} can't be said."
     if found.effect is None:
-        return f"What the score of '{found.score}' would be {question(found, graph)} was not measured."
+        return f"How {found.score} would be judged {question(found, graph)} was not shown to the model."
     statistics = found.effect.statistics
     name = next(name for name in _ORDER if name in statistics)
     what = {
-        "sensitivity": "the model's sensitivity at its threshold",
-        "flagged": "the share of patients that the model flags",
-        "shift": "the model's score",
-    }[name]
-    points = "" if name == "shift" else " points"
-    changed = interval_of(statistics[name])
-    value, _, ends = changed.partition(" [")
-    bracket = f" [{ends}" if ends else ""
+        "sensitivity": f"the model's sensitivity for {found.score} at its threshold would change by",
+        "flagged": f"the share of patients above the model's threshold for {found.score} would change by",
+    }.get(name, "")
+    points = f"{what} {_spoken(statistics[name], ' percentage points')}, and " if what else ""
     return (
-        f"Were the same patients imaged {question(found, graph)}, {what} for {found.score} would change by "
-        f"{value}{points}{bracket}."
+        f"Were the same patients imaged {question(found, graph)}, {points}its score by "
+        f"{_spoken(statistics['shift'])} on average (95 % intervals)."
     )
 
 
 def verdict_sentence(found: Found) -> str:
-    """What follows, and why; of an average without a shift also how far single patients' scores move."""
+    """What follows, and why; and what real patients say of it."""
+    attribute = found.contrast.attribute
     words = {
-        "dependence": f"The score depends on {found.contrast.attribute}",
+        "dependence": f"The score depends on {attribute}",
         "equivalent": "On average it makes no difference that matters",
-        "inconclusive": "The data do not decide",
-        "generator failed": "The counterfactuals can't carry an answer",
+        "inconclusive": "Undecided",
+        "generator failed": "The counterfactuals are not good enough for an answer, or the patients too unlike",
     }
     said = f"{words[found.verdict.word]} ({found.verdict.reason})."
-    if found.verdict.word == "equivalent" and found.effect is not None:
+    if found.effect is None or found.verdict.word == "generator failed":
+        return said
+    if found.verdict.word == "equivalent":
         said += f" Single scores move by {interval_of(found.effect.statistics['absolute'])} either way."
+    leak, checked = (found.effect.statistics[name] for name in ("leak", "checked"))
+    if not leak.low <= 0 <= leak.high:
+        said += f" Real patients contradict the counterfactuals and show {interval_of(checked)}."
     return said
+
+
+def _spoken(interval: Interval, unit: str = "") -> str:
+    """`−3.1 percentage points [−4.0, −2.2]`."""
+    value, bracket, ends = interval_of(interval).partition(" [")
+    return f"{value}{unit}{bracket}{ends}"
 
 
 def gate_hint(name: str) -> str:

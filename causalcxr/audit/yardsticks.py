@@ -39,8 +39,13 @@ def group_gaps(
     with the finding, and without. `equalised_odds`: the larger of these two, absolute. Raises DataError: a group
     with too few patients, or without one of the findings.
     """
-    flagged, positive = np.asarray(flagged).astype(bool), np.asarray(y_true).astype(bool)
+    flagged, positive = _as_bool("flagged", flagged), _as_bool("y_true", y_true)
     a, patients = np.asarray(a), np.arange(len(flagged)) if patients is None else np.asarray(patients)
+    if not len(flagged) == len(positive) == len(a) == len(patients):
+        raise DataError(
+            f"audit: flagged, y_true, a and patients have {len(flagged)}, {len(positive)}, {len(a)} and "
+            f"{len(patients)} rows; expected as many of each"
+        )
     sides = [a == group, a == reference]
     for name, side in zip((group, reference), sides, strict=True):
         if (n := len(np.unique(patients[side]))) < FEWEST:
@@ -64,9 +69,22 @@ def group_gaps(
     compared = sides[0] | sides[1]
     values, drawn = bootstrap(statistics, patients, resamples, seed)
     names = ("demographic_parity", "true_positive_rate", "false_positive_rate", "equalised_odds")
-    ways = (percentile_interval,) * 3 + (absolute_interval,)
+    ways = (percentile_interval,) * 3 + (_widest,)
     n = int(compared.sum())
     return {
         name: way(float(value), column, n)
         for name, way, value, column in zip(names, ways, values, drawn.T, strict=True)
     }
+
+
+def _as_bool(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise DataError(f"audit: {name} is no decision; expected one row of True and False, or 0 and 1")
+    return array.astype(bool)
+
+
+def _widest(value: float, drawn: np.ndarray, n: int) -> Interval:
+    """Of an absolute value: from the lower end of the basic interval, which reaches 0, to the upper percentile."""
+    lower, upper = absolute_interval(value, drawn, n), percentile_interval(value, drawn, n)
+    return Interval(value, lower.low, max(upper.high, value), n)

@@ -18,11 +18,12 @@ export writes images for a product that can't be opened, and read audits the sco
 --model MODEL          predictor or evaluator of the run (predictor), or FILE.py:FUNCTION, which is called with
                        the graph's attributes and returns a predictor or a function from images to scores
 --kind KIND            of the scores: probabilities (compared as log-odds), or values
---threshold NAME=VALUE ...  operating point of a score; without it chosen on the validation split, and of a
-                       product's probabilities 0.5
+--threshold SCORE=VALUE ...  operating point; without it where sensitivity plus specificity is largest on the
+                       validation split, and of a product's probabilities 0.5
 --out FOLDER           of the report (RUN/audit/MODEL, OUT/report)
 --format FORMAT        of exported images: png8, png16, dicom
 data.root=FOLDER, data.prepared=FOLDER where the data lie elsewhere by now
+read may change audit.finding, margin, alpha, splits and shown; the rest was settled by the export
 """
 
 
@@ -45,19 +46,27 @@ def run(arguments: list[str]) -> None:
     if len(places) != len(expected):
         command = " ".join(["causalcxr audit", *([action] if action else []), *expected])
         raise ConfigError(f"audit: expected {command}, got {len(places)} places; see causalcxr audit --help")
+    unused = {"export": ("model", "kind", "out"), "read": ("model", "format"), "": ("format",)}[action]
+    for name in unused:
+        if getattr(options, name) != parser.get_default(name):
+            raise ConfigError(f"audit: --{name} has no place here; see causalcxr audit --help")
+    if action == "export" and thresholds:
+        raise ConfigError("audit export: --threshold has no place here; give it to audit read")
     from causalcxr.audit import runs  # slow to import, and help needs none of it
 
     if action == "export":
-        count = runs.export(places[0], Path(places[1]), settings, options.format)
-        say(f"wrote {count:,} images to {Path(places[1]) / 'send'}; keep {Path(places[1]) / 'keep'} to yourself")
-    elif action == "read":
-        out = Path(options.out or Path(places[0]) / "report")
-        say(f"report: {runs.read(Path(places[0]), Path(places[1]), settings, options.kind, thresholds, out)}")
+        out = Path(places[1])
+        count = runs.export(places[0], out, settings, options.format)
+        say(f"wrote {count:,} images to {out / 'send'}; keep {out / 'keep'} to yourself")
+        return
+    report = Path(options.out) if options.out else None
+    if action == "read":
+        found = runs.read(Path(places[0]), Path(places[1]), settings, options.kind, thresholds, report)
     else:
-        found = runs.audit(
-            places[0], options.model, options.kind, thresholds, options.out or None, settings=settings
-        )
-        say(f"report: {found}")
+        found = runs.audit(places[0], options.model, options.kind, thresholds, report, settings)
+    for one in found.found:
+        say(f"{one.score}, {one.contrast.text(found.material.graph)}: {one.verdict.word} ({one.verdict.reason})")
+    say(f"report: {found.report}")
 
 
 def _numbers(pairs: list[str]) -> dict[str, float]:

@@ -170,9 +170,9 @@ def test_a_constant_score_is_refused(opened):
 
 def test_the_report_says_it_in_a_sentence_and_its_tables_agree(audit_run, tmp_path):
     settings = ["audit.contrasts=[sex=female..male]", "audit.summary=4", "audit.splits=1", "audit.shown=2"]
-    report = causalcxr.audit(audit_run, brightness, out=tmp_path / "report", settings=settings)
+    report = causalcxr.audit(audit_run, brightness, out=tmp_path / "report", words=settings).report
     page, found = report.read_text(), json.loads((report.parent / "audit.json").read_text())
-    assert "Were the same patients imaged with sex male in place of female" in page
+    assert "with sex male in place of female" in page
     assert "Never" not in page and "Not for clinical use" in page and "<script" not in page
     assert found["model"] == "brightness" and found["patients"] == 160
     one = found["found"][0]
@@ -180,33 +180,40 @@ def test_the_report_says_it_in_a_sentence_and_its_tables_agree(audit_run, tmp_pa
     assert one["verdict"] in page
     table = pd.read_csv(report.parent / "scores.csv")
     assert len(table) == 160 and {"y_true", "y_score", "sex", "race", "age"} <= set(table)
-    shift = table["y_score of sex = male"] - table["y_score of sex = female"]
-    assert shift.mean() == pytest.approx(one["generate"]["statistics"]["shift"]["value"], abs=1e-6)
+    odds = np.log(
+        table[["y_score_sex=female", "y_score_sex=male"]] / (1 - table[["y_score_sex=female", "y_score_sex=male"]])
+    )
+    shift = odds["y_score_sex=male"] - odds["y_score_sex=female"]
+    assert shift.mean() == pytest.approx(one["generate"]["statistics"]["shift"]["value"], abs=1e-4)
+    assert (table["y_pred"] == (table["y_score"] > one["threshold"])).all()
     assert len(list((report.parent / "figures").glob("patient_*.png"))) == 2
 
 
 def test_the_runs_own_predictor_is_audited_by_name_and_another_is_refused(audit_run, tmp_path):
     settings = ["audit.contrasts=[sex=female..male]", "audit.rows=100", "audit.splits=1", "audit.summary=4"]
-    report = causalcxr.audit(audit_run, "predictor", out=tmp_path, settings=settings)
-    assert "Pleural Effusion" in report.read_text()
+    found = causalcxr.audit(audit_run, "predictor", out=tmp_path, words=settings)
+    assert "Pleural Effusion" in found.report.read_text()
     with pytest.raises(ConfigError, match=r"expected predictor or evaluator, or FILE\.py:FUNCTION"):
-        causalcxr.audit(audit_run, "densenet", settings=settings)
+        causalcxr.audit(audit_run, "densenet", words=settings)
     with pytest.raises(ConfigError, match=r"can't be set here; did you mean 'audit\.rows'"):
-        causalcxr.audit(audit_run, settings=["audits.rows=4"])
+        causalcxr.audit(audit_run, words=["audits.rows=4"])
 
 
 def test_a_model_from_a_file_of_the_user(audit_run, tmp_path):
     code = tmp_path / "mine.py"
     code.write_text("def build(variables):\n    return lambda images: images.mean(dim=(1, 2, 3))\n")
     settings = ["audit.contrasts=[sex=female..male]", "audit.rows=100", "audit.splits=1", "audit.summary=4"]
-    report = causalcxr.audit(audit_run, f"{code}:build", settings=settings)
-    assert report == audit_run / "audit" / "mine" / "report.html"
+    found = causalcxr.audit(audit_run, f"{code}:build", words=settings)
+    assert found.report == audit_run / "audit" / "mine-build" / "report.html"
     for spec, message in ((f"{code}:other", "no function 'other'"), (f"{tmp_path}/no.py:build", "no file")):
         with pytest.raises(ConfigError, match=message):
-            causalcxr.audit(audit_run, spec, settings=settings)
+            causalcxr.audit(audit_run, spec, words=settings)
     code.write_text("1 / 0\n")
     with pytest.raises(ConfigError, match="fails with ZeroDivisionError"):
-        causalcxr.audit(audit_run, f"{code}:build", settings=settings)
+        causalcxr.audit(audit_run, f"{code}:build", words=settings)
+    code.write_text("def build():\n    return 3\n")
+    with pytest.raises(ConfigError, match=r"build in .* fails with TypeError"):
+        causalcxr.audit(audit_run, f"{code}:build", words=settings)
 
 
 def test_a_predictor_that_taught_the_model_is_not_audited_by_it(audit_run, monkeypatch):
@@ -227,3 +234,82 @@ def test_the_settings_are_part_of_a_configuration(audit_run):
 def test_a_contrast_reads_well(opened):
     scm, _, _ = opened
     assert Contrast("age", 40.0, 70.0).text(scm.graph) == "age: 40 years to 70 years"
+
+
+def test_settings_are_words_of_the_command_line_or_keywords(audit_run, tmp_path):
+    found = causalcxr.audit(
+        audit_run, brightness, out=tmp_path, contrasts=["sex=female..male"], rows=100, splits=1, summary=4
+    )
+    assert len(found.material.ids) == 100 and found.report.exists() and found.log_odds
+    with pytest.raises(ConfigError, match="no setting 'row'; did you mean 'rows'"):
+        causalcxr.audit(audit_run, brightness, row=100)
+    with pytest.raises(ConfigError, match=r"audit\.alpha"):
+        causalcxr.audit(audit_run, brightness, alpha=2)
+
+
+def fails(images: torch.Tensor) -> torch.Tensor:
+    return torch.nn.Conv2d(3, 1, 3)(images).mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "message"),
+    [
+        (fails, QUICK, "the audited model fails on images .*x1x32x32 in .* with RuntimeError"),
+        (lambda images: images.mean(dim=(1, 2, 3))[1:], QUICK, "the audited model gave 23 for 24 images"),
+        (lambda images: torch.zeros(len(images), 0), QUICK, "returned no scores"),
+        (lambda images: images.mean(dim=(1, 2, 3)) > 0.4, QUICK, "only 0 and 1, decisions and no probabilities"),
+        (None, QUICK, "is NoneType; expected a function"),
+        (brightness, replace(QUICK, rows=20), "20 patients; expected at least 30"),
+        (brightness, replace(QUICK, finding="Finding"), "audit.finding: no attribute 'Finding'; did you mean"),
+        (
+            brightness,
+            replace(QUICK, contrasts=["finding=No Finding..Pleural Effusion"]),
+            "is what the scores are of",
+        ),
+    ],
+)
+def test_what_cannot_be_audited_is_said_before_an_image_is_made(opened, model, config, message, monkeypatch):
+    scm, cohort, _ = opened
+    monkeypatch.setattr(StructuralCausalModel, "infer", lambda *_: pytest.fail("an image was made"))
+    with pytest.raises(CausalCXRError, match=message):
+        audit_model(scm, cohort, model, config)
+
+
+def test_a_contrast_is_asked_once_whichever_way_it_is_written(opened):
+    scm, cohort, _ = opened
+    config = AuditConfig(contrasts=["age=40..70", "age = 70 .. 40", "sex=female..male", "sex=female..male"])
+    found = choose_contrasts(scm.graph, config, cohort.split("train").attributes)
+    assert [c.text(scm.graph) for c in found] == ["age: 40 years to 70 years", "sex: female to male"]
+
+
+def test_a_module_is_asked_in_evaluation_mode(opened):
+    scm, cohort, _ = opened
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(32 * 32, 1), torch.nn.Sigmoid()
+    )
+    first, second = (audit_model(scm, cohort, model.train(), QUICK).scores["score"].real for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_overlap_of_a_rare_group_is_measured_as_if_it_were_common():
+    """With an attribute that is independent of all else there is overlap, however rare it is."""
+    for share in (0.05, 0.5):
+        rng = np.random.default_rng(0)
+        a, z = (rng.random(2000) < share).astype(int), rng.normal(size=(2000, 24))
+        assert all(gate.passed for gate in route_gates(a, z, z, np.arange(2000), 0))
+    apart = np.c_[z, 4 * a + rng.normal(size=2000)]
+    assert not route_gates(a, z, apart, np.arange(2000), 0)[1].passed
+
+
+def test_real_patients_that_contradict_take_away_the_evidence(audited):
+    """Counterfactuals move the score, the real patients show that sex has nothing to do with it."""
+    rng = np.random.default_rng(0)
+    material = replace(audited.material, noise=rng.normal(size=(160, 6)))
+    male, real = material.attributes["sex"] == 1, rng.normal(size=160)
+    other = real + np.where(male, 1.0, -1.0)  # what the other sex would score: a shift of -1 from female to male
+    table = np.stack([np.where(male, other, real), np.where(male, real, other), real, real], axis=1)
+    found = conclude(material, {"x": Scores(real, table, table)}, {"x": 0.0}, QUICK)[0]
+    assert found.effect is not None and found.effect.p < 0.001 and not found.effect.stands
+    assert found.effect.statistics["shift"].value == pytest.approx(-1)
+    assert found.effect.statistics["checked"].low < 0 < found.effect.statistics["checked"].high
+    assert found.verdict.word != "dependence" and found.verdict.adjusted["generate"] == 1

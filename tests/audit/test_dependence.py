@@ -86,8 +86,21 @@ def test_the_same_seed_gives_the_same_answer():
         (lambda y, a, z: (0 * y, a, z), "y is constant"),
         (lambda y, a, z: (y, 0 * a, z), "a is constant"),
         (lambda y, a, z: (y[:29], a[:29], z[:29]), "29 patients; expected at least 30"),
+        (lambda y, a, z: (y, np.arange(100), z), "a has 100 different labels, and at most 20 are taken"),
+        (lambda y, a, z: (y, np.c_[a, a], z), "a is 100x2; expected one number a row"),
+        (lambda y, a, z: (y, a, z[:, :0]), "z is 100x0; expected one row of numbers for each"),
+        (lambda y, a, z: (y, a, np.full((100, 2), "x")), "z has something in it that is no number"),
+        (lambda y, a, z: (y, np.where(a == 1, "f", None), z), "a is not finite in"),
+        (lambda y, a, z: (3.0, a, z), "y is a single value"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_in_one_line(change, message):
     with pytest.raises(DataError, match=message):
         pcm(*change(*world(0, 100)))
+
+
+def test_missing_patients_and_no_splits_are_refused():
+    with pytest.raises(DataError, match="groups is not finite in 1 of 100 rows"):
+        pcm(*world(0, 100), groups=np.where(np.arange(100) == 3, np.nan, np.arange(100)))
+    with pytest.raises(DataError, match="splits is 0; expected at least 1"):
+        pcm(*world(0, 100), splits=0)

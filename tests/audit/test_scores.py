@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from causalcxr.audit.scores import on_scale, score_sets, scorer_of
+from causalcxr.audit.scores import finding_label, on_scale, score_sets, scorer_of, threshold_on_scale
 from causalcxr.graph import load_graph
 from causalcxr.metrics.auroc import youden_threshold
 from causalcxr.predictors.adapters import AdaptedPredictor, Output
-from causalcxr.support.errors import DataError
+from causalcxr.support.errors import ConfigError, DataError
 
 GRAPH = load_graph("chest")
 
@@ -64,9 +64,9 @@ def test_what_is_no_score_is_refused(values, message):
 
 
 def test_a_model_that_returns_something_else_is_refused():
-    with pytest.raises(DataError, match=r"returned \(2, 1, 8, 8\); expected a tensor"):
+    with pytest.raises(DataError, match=r"returned Tensor \(2, 1, 8, 8\); expected a tensor or array"):
         scorer_of(lambda images: images, GRAPH, "finding")(torch.zeros(2, 1, 8, 8))
-    with pytest.raises(DataError, match="returned str"):
+    with pytest.raises(DataError, match="returned str;"):
         scorer_of(lambda images: "x", GRAPH, "finding")(torch.zeros(2, 1, 8, 8))
 
 
@@ -80,3 +80,28 @@ def test_the_threshold_is_the_best_of_all_there_are():
         return flagged[answers].mean() - flagged[~answers].mean()
 
     assert gain(youden_threshold(scores, answers)) == max(map(gain, scores))
+
+
+def test_scores_may_come_as_arrays_and_by_name():
+    images = torch.rand(3, 1, 8, 8)
+    named = scorer_of(lambda x: {"Pleural Effusion": bright(x), "Nodule": bright(x).numpy()}, GRAPH, "finding")(
+        images
+    )
+    assert list(named) == ["Pleural Effusion", "Nodule"]
+    torch.testing.assert_close(named["Nodule"], torch.logit(bright(images).double()))
+    assert list(scorer_of(lambda x: bright(x).numpy(), GRAPH, "finding")(images)) == ["score"]
+
+
+def test_a_score_is_judged_against_the_finding_only_by_its_name():
+    labels = {
+        name: finding_label(GRAPH, name, "finding") for name in ("Pleural Effusion", "score", "score 2", "Nodule")
+    }
+    assert labels == {"Pleural Effusion": 1, "score": 1, "score 2": None, "Nodule": None}
+    assert finding_label(GRAPH, "asian", "race") == 1 and finding_label(GRAPH, "score", "race") is None
+
+
+@pytest.mark.parametrize("value", ["high", float("nan"), 30, -1, None])
+def test_a_threshold_is_a_number_on_the_scores_scale(value):
+    with pytest.raises(ConfigError, match="threshold of 'x': expected a probability between 0 and 1"):
+        threshold_on_scale("x", value, "probabilities")
+    assert threshold_on_scale("x", "30", "values") == 30

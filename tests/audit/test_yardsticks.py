@@ -55,3 +55,20 @@ def test_groups_without_an_answer_are_named():
         group_gaps(flagged, finding, a, "female", "other")
     with pytest.raises(DataError, match="group 'female' has none with the finding"):
         group_gaps(flagged, finding & (a == "male"), a, "female", "male")
+
+
+def test_what_is_no_decision_is_refused():
+    flagged, finding, a = cohort(0, 100)
+    for wrong in (np.linspace(0, 1, 100), np.full(100, np.nan), np.full(100, "yes"), np.where(flagged, 1, -1)):
+        with pytest.raises(
+            DataError, match="flagged is no decision; expected one row of True and False, or 0 and 1"
+        ):
+            group_gaps(wrong, finding, a, "female", "male")
+    with pytest.raises(DataError, match="have 100, 99, 100 and 100 rows"):
+        group_gaps(flagged, finding[:99], a, "female", "male")
+
+
+def test_equalised_odds_reach_as_far_as_the_gaps_that_they_are_of():
+    found = group_gaps(*cohort(1, 200), "female", "male")
+    parts = [found[name] for name in ("true_positive_rate", "false_positive_rate")]
+    assert found["equalised_odds"].high >= max(min(abs(one.low), abs(one.high)) for one in parts)
