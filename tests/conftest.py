@@ -1,6 +1,7 @@
 """What several test files need: a run that was trained once, in seconds."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     where = [f"run={folder / 'run'}", f"data.cache={folder / 'cache'}"]
     return train(load_config([*where, *TINY_DATA, *TINY_IMAGE, *TINY_TRAINING]))
+
+
+@pytest.fixture(scope="session")
+def audit_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, with 160 test patients: enough for an audit."""
+    folder = tmp_path_factory.mktemp("audit") / "run"
+    shutil.copytree(tiny_run, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("  test: 24\n", "  test: 160\n"))
+    return folder

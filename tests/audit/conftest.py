@@ -1,20 +1,6 @@
-"""A trained run with enough test patients for an audit."""
+"""What several tests of the audit need."""
 
-import shutil
-from pathlib import Path
-
-import pytest
 import torch
-
-
-@pytest.fixture(scope="session")
-def audit_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny run, with 160 test patients."""
-    folder = tmp_path_factory.mktemp("audit") / "run"
-    shutil.copytree(tiny_run, folder)
-    config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("  test: 24\n", "  test: 160\n"))
-    return folder
 
 
 def brightness(images: torch.Tensor) -> torch.Tensor:

@@ -91,7 +91,7 @@ def test_with_real_images_alone_one_route_runs_and_the_report_says_so(exported, 
     assert found["generate"] is None and set(found["adjusted_p"]) == {"encode"}
     assert set(found["gates"]) == {"leakage", "overlap"}
     page = report.read_text()
-    assert "Only real images were scored" in page and "was not shown to the model" in page
+    assert "Only real images were scored" in page and "percentage points, and its score" not in page
 
 
 def change(column: str, row: int, value: object):

@@ -76,6 +76,9 @@ def test_python_runs(block, workplace, request):
     if block.page == "docs/finetuning.md":
         (workplace / "runs" / "mine").unlink()
         (workplace / "runs" / "mine").symlink_to(request.getfixturevalue("without_race"))
+    if block.page == "docs/audit.md":
+        (workplace / "runs" / "demo").unlink()
+        (workplace / "runs" / "demo").symlink_to(request.getfixturevalue("audit_run"))
     names: dict[str, Any] = {"model": Classifier(), "network": Network()}
     exec(compile(block.text, _name(block), "exec"), names)
     if block.page == "README.md":
