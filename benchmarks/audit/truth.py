@@ -1,6 +1,7 @@
 """The audit's effects against the truth, of classifiers that lean on an attribute to a planted extent or not.
 
     python benchmarks/audit/truth.py runs/flow/flow0 runs/flow/flow1 ...    into results.json beside this file
+    python benchmarks/audit/truth.py runs/flow/flow0 --invariant 6000       only the invariant ones, on more people
 
 A run is one of the simulated data at 64 x 64, its model the generator. 24 small networks are trained on its
 training images, to see the finding, but a share of their labels says whether the patient is black, male, or
@@ -45,6 +46,7 @@ RESULTS = Path(__file__).parent / "results.json"
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)  # of the labels that tell of the attribute
 LEANING = [(name, share) for name in ("race", "sex", "age") for share in SHARES]
 STANDARDISED = [("standardised", float(seed)) for seed in range(3)]
+ALL = [*LEANING, *STANDARDISED]
 SEVERITY_NOISE = (0.3, 0.6, 1.0)
 PEOPLE, STEPS, BATCH = 2000, 400, 64
 CONTRASTS = ["race=white..black", "sex=female..male", "age=40..75"]
@@ -68,7 +70,7 @@ class Classifier(nn.Module):
 
 def fit(cohort: Cohort, about: str, share: float, folder: Path) -> Classifier:
     """A classifier of the finding that leans on an attribute, trained, or read from the folder."""
-    number = [*LEANING, *STANDARDISED].index((about, share))
+    number = ALL.index((about, share))
     torch.manual_seed(number)
     model, path = Classifier(about == "standardised"), folder / f"{about}-{share:g}.safetensors"
     if path.exists():
@@ -122,13 +124,14 @@ def severity_scores(truth: Truth, material: Material) -> dict[str, Scores]:
     return found
 
 
-def measure(folder: str, models: Path, cache: Path) -> list[dict[str, Any]]:
+def measure(
+    folder: str, models: Path, cache: Path, people: int = PEOPLE, kinds: list[tuple[str, float]] = ALL
+) -> list[dict[str, Any]]:
     """One line for every classifier and contrast."""
     run, scm = open_run(folder), causalcxr.load(folder)
-    cohort = open_cohort(replace(run.config.data, test=PEOPLE), run.graph)
+    cohort = open_cohort(replace(run.config.data, test=people), run.graph)
     truth = find_truth(cohort)
     assert truth is not None
-    kinds = [*LEANING, *STANDARDISED]
     classifiers = [fit(cohort, about, share, models) for about, share in kinds]
     config = AuditConfig(contrasts=CONTRASTS)
 
@@ -211,12 +214,15 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
             ),
             "n": len(chosen),
         }
-    invariant = [
-        x for x in lines if x["about"] == "severity" or (x["about"], x["attribute"]) == ("standardised", "race")
-    ]
+    return found | {"invariant": invariant_words(lines)}
+
+
+def invariant_words(lines: list[dict[str, Any]]) -> dict[str, int]:
+    """How often each verdict falls on a classifier that does not depend on the attribute."""
+    invariant = [x for x in lines if x["about"] == "severity"]
+    invariant += [x for x in lines if (x["about"], x["attribute"]) == ("standardised", "race")]
     words = [x["verdict"] for x in invariant]
-    found["invariant"] = {word: words.count(word) for word in sorted(set(words))}
-    return found
+    return {word: words.count(word) for word in sorted(set(words))}
 
 
 def _coverage(lines: list[dict[str, Any]], name: str) -> float:
@@ -234,15 +240,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", help="trained runs on the simulator's data at 64 x 64")
     parser.add_argument("--models", type=Path, default=Path("runs/audited"), help="folder of the classifiers")
+    parser.add_argument("--invariant", type=int, default=0, metavar="PEOPLE", help="these alone, on more people")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    by_run = results.setdefault("classifiers", {})
+    key = f"invariant, {options.invariant} people" if options.invariant else "classifiers"
+    kinds = STANDARDISED if options.invariant else ALL
+    by_run = results.setdefault(key, {})
     for folder in options.runs:
-        by_run[Path(folder).name] = measure(
-            folder, options.models, options.models / f"scores of {Path(folder).name}.safetensors"
-        )
+        name = Path(folder).name
+        cache = options.models / f"scores of {name}, {options.invariant or PEOPLE} people.safetensors"
+        lines = measure(folder, options.models, cache, options.invariant or PEOPLE, kinds)
+        by_run[name] = lines
         write_json(RESULTS, results)
-        print(folder, json.dumps(summary(by_run[Path(folder).name]), indent=1), flush=True)
+        print(
+            name, json.dumps(invariant_words(lines) if options.invariant else summary(lines), indent=1), flush=True
+        )
 
 
 if __name__ == "__main__":
