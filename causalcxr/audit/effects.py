@@ -39,16 +39,21 @@ _AT_ONCE = 1 << 22  # signs in memory
 class Effect:
     """Of one contrast: the statistics of `EFFECTS` with 95 % intervals, and what the verdict needs.
 
-    `within`: the 90 % interval of the shift; of the checked one where real patients contradict it, that is where
-    the 95 % interval of the leak excludes 0. `stands`: no such contradiction, or a checked shift that isn't 0.
-    `subgroups`: the shift of patients with and without finding.
+    `contradicted`: by real patients, for the 99 % interval of the leak excludes 0. `within`: the 90 % interval of
+    the shift, or of the checked one if that is so. `subgroups`: the shift of patients with and without finding.
     """
 
     statistics: Mapping[str, Interval]
     within: tuple[float, float]
     p: float
-    stands: bool
+    contradicted: bool
     subgroups: Mapping[str, Interval]
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a shift by what real patients say, too."""
+        checked = self.statistics["checked"]
+        return not self.contradicted or checked.low > 0 or checked.high < 0
 
 
 def measure_effect(
@@ -96,12 +101,12 @@ def measure_effect(
         name: percentile_interval(float(value), column, _rows_of(means.get(name), len(shift)))
         for name, value, column in zip(names, values, drawn.T, strict=True)
     }
-    contradicted = not found["leak"].low <= 0 <= found["leak"].high
+    smallest, largest = np.quantile(drawn[:, names.index("leak")], [0.005, 0.995])
+    contradicted = bool(smallest > 0 or largest < 0)
     trusted = "checked" if contradicted else "shift"
-    stands = not contradicted or found["checked"].low > 0 or found["checked"].high < 0
     low, high = np.quantile(drawn[:, names.index(trusted)], [0.05, 0.95])
     subgroups = {name: found.pop(name) for name in ("with the finding", "without the finding") if name in found}
-    return Effect(found, (float(low), float(high)), sign_flip_p(shift, patients, seed), stands, subgroups)
+    return Effect(found, (float(low), float(high)), sign_flip_p(shift, patients, seed), contradicted, subgroups)
 
 
 def sign_flip_p(shift: np.ndarray, patients: np.ndarray, seed: int = 0) -> float:

@@ -122,7 +122,7 @@ def _found_json(found: Found, graph: Graph, audit: Audit) -> dict[str, Any]:
         else {
             "p": effect.p,
             "within_90": list(effect.within),
-            "stands": effect.stands,
+            "contradicted": effect.contradicted,
             "statistics": {name: _interval_json(v) for name, v in effect.statistics.items()},
             "shift_by_finding": {name: _interval_json(v) for name, v in effect.subgroups.items()},
         },

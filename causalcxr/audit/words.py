@@ -59,9 +59,9 @@ def verdict_sentence(found: Found) -> str:
         return said
     if found.verdict.word == "equivalent":
         said += f" Single scores move by {interval_of(found.effect.statistics['absolute'])} either way."
-    leak, checked = (found.effect.statistics[name] for name in ("leak", "checked"))
-    if not leak.low <= 0 <= leak.high:
-        said += f" Real patients contradict the counterfactuals and show {interval_of(checked)}."
+    if found.effect.contradicted:
+        checked = interval_of(found.effect.statistics["checked"])
+        said += f" Real patients contradict the counterfactuals and show {checked}."
     return said
 
 
