@@ -31,6 +31,7 @@ EFFECTS = {
     "auroc": "change of the AUROC, in points",
     "placebo": "mean absolute change of the score by the placebo",
 }
+_SUBGROUPS = ("with the finding", "without the finding")
 _FLIPS = 9999  # of signs
 _AT_ONCE = 1 << 22  # signs in memory
 
@@ -72,20 +73,7 @@ def measure_effect(
     two abductions. `positive`: who has the finding, if that is known. A patient is flagged above `threshold`.
     `leak`: of the score between the counterfactuals, as `leak_of` gives it.
     """
-    shift, noise = after - before, placebo[1] - placebo[0]
-    flagged, by_noise = ([100.0 * (side > threshold) for side in pair] for pair in ((before, after), placebo))
-    means = {
-        "shift": (shift, None),
-        "absolute": (np.abs(shift) - np.abs(noise), None),
-        "flips": (np.abs(flagged[1] - flagged[0]) - np.abs(by_noise[1] - by_noise[0]), None),
-        "flagged": (flagged[1] - flagged[0], None),
-        "placebo": (np.abs(noise), None),
-    }
-    if positive is not None:
-        means["sensitivity"] = (flagged[1] - flagged[0], positive)
-        means["false_positives"] = (flagged[1] - flagged[0], ~positive)
-        means["with the finding"] = (shift, positive)
-        means["without the finding"] = (shift, ~positive)
+    means = _means(before, after, placebo, positive, threshold)
     tasks = None if positive is None else [Task(side[:, None], positive[:, None]) for side in (before, after)]
 
     def statistics(weights: np.ndarray) -> np.ndarray:
@@ -95,18 +83,19 @@ def measure_effect(
             columns.append(100 * (task_auroc(tasks[1], weights) - task_auroc(tasks[0], weights)))
         return np.stack(columns, axis=1)
 
-    values, drawn = bootstrap(statistics, patients, seed=seed)
+    values, columns = bootstrap(statistics, patients, seed=seed)
     names = [*means, "leak", "checked", *(["auroc"] if tasks is not None else [])]
+    drawn = dict(zip(names, columns.T, strict=True))
     found = {
-        name: percentile_interval(float(value), column, _rows_of(means.get(name), len(shift)))
-        for name, value, column in zip(names, values, drawn.T, strict=True)
+        name: percentile_interval(float(value), drawn[name], _rows_of(means.get(name), len(before)))
+        for name, value in zip(names, values, strict=True)
     }
-    smallest, largest = np.quantile(drawn[:, names.index("leak")], [0.005, 0.995])
+    smallest, largest = np.quantile(drawn["leak"], [0.005, 0.995])
     contradicted = bool(smallest > 0 or largest < 0)
-    trusted = "checked" if contradicted else "shift"
-    low, high = np.quantile(drawn[:, names.index(trusted)], [0.05, 0.95])
-    subgroups = {name: found.pop(name) for name in ("with the finding", "without the finding") if name in found}
-    return Effect(found, (float(low), float(high)), sign_flip_p(shift, patients, seed), contradicted, subgroups)
+    low, high = np.quantile(drawn["checked" if contradicted else "shift"], [0.05, 0.95])
+    subgroups = {name: found.pop(name) for name in _SUBGROUPS if name in found}
+    p = sign_flip_p(after - before, patients, seed)
+    return Effect(found, (float(low), float(high)), p, contradicted, subgroups)
 
 
 def sign_flip_p(shift: np.ndarray, patients: np.ndarray, seed: int = 0) -> float:
@@ -124,7 +113,34 @@ def sign_flip_p(shift: np.ndarray, patients: np.ndarray, seed: int = 0) -> float
     return (1 + reached) / (1 + _FLIPS)
 
 
-def _rows_of(mean: tuple[np.ndarray, np.ndarray | None] | None, n: int) -> int:
+_Mean = tuple[np.ndarray, np.ndarray | None]  # values by row, and the rows that they are taken over; None: all
+
+
+def _means(
+    before: np.ndarray,
+    after: np.ndarray,
+    placebo: tuple[np.ndarray, np.ndarray],
+    positive: np.ndarray | None,
+    threshold: float,
+) -> dict[str, _Mean]:
+    """What is a mean over rows; the shift is the first."""
+    shift, noise = after - before, placebo[1] - placebo[0]
+    flagged, by_noise = ([100.0 * (side > threshold) for side in pair] for pair in ((before, after), placebo))
+    risen = flagged[1] - flagged[0]
+    found: dict[str, _Mean] = {
+        "shift": (shift, None),
+        "absolute": (np.abs(shift) - np.abs(noise), None),
+        "flips": (np.abs(risen) - np.abs(by_noise[1] - by_noise[0]), None),
+        "flagged": (risen, None),
+        "placebo": (np.abs(noise), None),
+    }
+    if positive is not None:
+        found |= {"sensitivity": (risen, positive), "false_positives": (risen, ~positive)}
+        found |= dict(zip(_SUBGROUPS, ((shift, positive), (shift, ~positive)), strict=True))
+    return found
+
+
+def _rows_of(mean: _Mean | None, n: int) -> int:
     """How many rows a statistic is taken over."""
     return n if mean is None or mean[1] is None else int(mean[1].sum())
 
