@@ -82,8 +82,9 @@ def batched_interventions(repeats: int, preset: str = PRESETS["hvae"], rows: int
     def published() -> None:
         for do in INTERVENTIONS:
             abduction = scm.abduct(batch, seed=0)
-            scm.mechanism("image")(abduction.noise["image"], abduction.factual)  # the reconstruction
-            scm.counterfactual(abduction, do=do)
+            scm.image_mechanism(abduction.noise["image"], abduction.factual)  # the reconstruction
+            encoded = encode_intervention(scm.graph, do, rows)
+            scm.image_mechanism(abduction.noise["image"], {**abduction.factual, **encoded})
 
     slow, fast = _in_turn(published, ours, repeats)
     return {

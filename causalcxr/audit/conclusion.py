@@ -10,7 +10,7 @@ from causalcxr.audit.contrasts import Contrast
 from causalcxr.audit.dependence import FEWEST, Dependence, pcm
 from causalcxr.audit.effects import Effect, measure_effect
 from causalcxr.audit.gates import generator_gates, route_gates
-from causalcxr.audit.leak import DEGREE, leak_of
+from causalcxr.audit.leak import leak_of
 from causalcxr.audit.material import Material
 from causalcxr.audit.scores import Scores, finding_label
 from causalcxr.audit.verdict import Gate, RouteResult, Verdict, judge
@@ -18,7 +18,7 @@ from causalcxr.audit.yardsticks import group_gaps
 from causalcxr.metrics.intervals import Interval
 from causalcxr.support.errors import DataError
 
-__all__ = ["Found", "attribute_columns", "conclude", "conditioned_on", "other_causes", "positive_rows", "too_few"]
+__all__ = ["Found", "conclude", "conditioned_on", "other_causes", "positive_rows", "too_few"]
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,10 @@ class _About:
 def conditioned_on(material: Material, attribute: str, effect: str = "direct") -> np.ndarray:
     """`Z` `(N, k)`: the description of the noise, and every other cause of the image as columns.
 
-    Noise does not depend on the attribute. What the attribute explains of its description, in a linear regression
-    with the other causes (of a number a cubic polynomial), is a trace that counterfactuals have left, and is taken
-    out. Of a total effect without the causes that follow the attribute: what comes through them is part of it.
+    Of a total effect without the causes that follow the attribute: what comes through them is part of it.
     """
     others = other_causes(material, _left_out(material, attribute, effect))
-    own = attribute_columns(material, attribute)
-    design = np.column_stack([np.ones(len(own)), own - own.mean(axis=0), others - others.mean(axis=0)])
-    found = np.linalg.lstsq(design, material.noise, rcond=None)[0]
-    k = 1 + own.shape[1]
-    return np.concatenate([material.noise - design[:, 1:k] @ found[1:k], others], axis=1)
-
-
-def attribute_columns(material: Material, attribute: str) -> np.ndarray:
-    """Indicators of the labels but the first, or the powers of a standardised number, `(N, k)`."""
-    values = material.attributes[attribute]
-    if material.graph[attribute].is_discrete:
-        return (values[:, None] == np.arange(1, len(material.graph[attribute].labels))).astype(float)
-    number = (values - values.mean()) / max(float(values.std()), 1e-12)
-    return np.stack([number**degree for degree in range(1, 1 + DEGREE)], axis=1)
+    return np.concatenate([material.noise, others], axis=1)
 
 
 def _left_out(material: Material, attribute: str, effect: str) -> set[str]:
