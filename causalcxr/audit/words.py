@@ -28,7 +28,7 @@ def question(found: Found, graph: Graph) -> str:
 
 def sentence(found: Found, graph: Graph) -> str:
     """The effect in one sentence; no number where the generator failed."""
-    if found.verdict.word == "generator failed":
+    if found.verdict.word == "generator failed" or found.dependence is None:
         return f"How {found.score} would be judged {question(found, graph)} can't be said."
     if found.effect is None:
         return f"How {found.score} would be judged {question(found, graph)} was not shown to the model."
