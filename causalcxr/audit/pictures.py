@@ -132,6 +132,7 @@ def _distributions(axes: Axes, shift: np.ndarray, noise: np.ndarray) -> None:
     axes.hist(shift, bins=bins, color=ALL, alpha=0.75, label="shift")
     axes.hist(noise, bins=bins, histtype="step", color=PLACEBO, linewidth=1.2, label="placebo")
     axes.set_yscale("symlog", linthresh=10)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("change of the score", fontsize=7)
     axes.set_ylabel("images (log scale)", fontsize=7)
     axes.tick_params(labelsize=6.5)
