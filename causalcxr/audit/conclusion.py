@@ -167,9 +167,7 @@ def _effect(material: Material, contrast: Contrast, about: _About, config: Audit
     score = about.score
     if score.made is None or score.placebo is None:
         return None
-    levels = material.levels
-    i, j = (levels.index((contrast.attribute, v)) for v in (contrast.reference, contrast.other))
-    side = np.where(material.own_level(contrast), i, j)  # the one that is not the patient's own
+    i, j, side = material.sides(contrast)
     rows = np.arange(len(side))
     placebo = score.made[rows, side], score.placebo[rows, side]
     before, after = score.made[:, i], score.made[:, j]

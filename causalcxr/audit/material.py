@@ -57,11 +57,12 @@ class Material:
         """Attribute and value of every set of counterfactuals."""
         return levels_of(self.contrasts)
 
-    def own_level(self, contrast: Contrast) -> np.ndarray:
-        """Whether each row `(N,)` has the contrast's other value itself."""
+    def sides(self, contrast: Contrast) -> tuple[int, int, np.ndarray]:
+        """Which levels the reference and the other value are; by row `(N,)` that which is not the row's own."""
         variable, values = self.graph[contrast.attribute], self.attributes[contrast.attribute]
+        i, j = (self.levels.index((contrast.attribute, v)) for v in (contrast.reference, contrast.other))
         other = variable.labels.index(contrast.other) if variable.is_discrete else contrast.other
-        return values == other
+        return i, j, np.where(values == other, i, j)
 
 
 def gather(

@@ -55,11 +55,7 @@ def shifts(audit: Audit) -> Figure | None:
     figure = Figure(figsize=(2.5 * len(shown), 4.5), facecolor="white", layout="constrained")
     grid = figure.subplots(2, len(shown), squeeze=False)
     for (above, below), found in zip(grid.T, shown, strict=True):
-        i, j = (
-            material.levels.index((found.contrast.attribute, value))
-            for value in (found.contrast.reference, found.contrast.other)
-        )
-        side = np.where(material.own_level(found.contrast), i, j)
+        i, j, side = material.sides(found.contrast)
         rows = np.arange(len(side))
         noise = scores.placebo[rows, side] - scores.made[rows, side]
         _before_after(above, scores.made[:, i], scores.made[:, j], found.threshold)

@@ -123,20 +123,16 @@ def _found_json(found: Found, graph: Graph, audit: Audit) -> dict[str, Any]:
             "p": effect.p,
             "within_90": list(effect.within),
             "contradicted": effect.contradicted,
-            "statistics": {name: _interval_json(v) for name, v in effect.statistics.items()},
-            "shift_by_finding": {name: _interval_json(v) for name, v in effect.subgroups.items()},
+            "statistics": {name: vars(v) for name, v in effect.statistics.items()},
+            "shift_by_finding": {name: vars(v) for name, v in effect.subgroups.items()},
         },
         "encode": None if dependence is None else vars(dependence),
         "gates": {
             g.name: {"value": g.value, "interval": g.interval, "limit": LIMITS[g.name], "passed": g.passed}
             for g in found.gates
         },
-        "group_gaps": {name: _interval_json(v) for name, v in found.gaps.items()},
+        "group_gaps": {name: vars(v) for name, v in found.gaps.items()},
     }
-
-
-def _interval_json(interval: Interval) -> dict[str, Any]:
-    return vars(interval)
 
 
 def _shown(audit: Audit) -> dict[str, Any]:

@@ -40,11 +40,6 @@ class Scores:
     made: np.ndarray | None = None
     placebo: np.ndarray | None = None
 
-    def select(self, rows: np.ndarray) -> "Scores":
-        """The rows of a mask or an index."""
-        made, placebo = (None if of is None else of[rows] for of in (self.made, self.placebo))
-        return Scores(self.real[rows], made, placebo)
-
 
 def scorer_of(model: Any, graph: Graph, finding: str, kind: str = "probabilities") -> Scorer:
     """What asks a model for its scores.

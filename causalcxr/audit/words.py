@@ -15,7 +15,6 @@ _GATES = {
     "effectiveness": "AUROC points by which the evaluator sees too much of the intervention; below 0 too little",
     "off_target": "AUROC points by which the evaluator sees other attributes change along, on average",
 }
-_ORDER = ("sensitivity", "flagged")
 
 
 def question(found: Found, graph: Graph) -> str:
@@ -33,15 +32,17 @@ def sentence(found: Found, graph: Graph) -> str:
     if found.effect is None:
         return f"How {found.score} would be judged {question(found, graph)} was not shown to the model."
     statistics = found.effect.statistics
-    name = next(name for name in _ORDER if name in statistics)
-    what = {
-        "sensitivity": f"the model's sensitivity for {found.score} at its threshold would change by",
-        "flagged": f"the share of patients above the model's threshold for {found.score} would change by",
-    }.get(name, "")
-    points = f"{what} {_spoken(statistics[name], ' percentage points')}, and " if what else ""
+    if "sensitivity" in statistics:
+        what, changed = f"the model's sensitivity for {found.score} at its threshold", statistics["sensitivity"]
+    else:
+        what, changed = (
+            f"the share of patients above the model's threshold for {found.score}",
+            statistics["flagged"],
+        )
     return (
-        f"Were the same patients imaged {question(found, graph)}, {points}its score by "
-        f"{_spoken(statistics['shift'])} on average (95 % intervals)."
+        f"Were the same patients imaged {question(found, graph)}, {what} would change by "
+        f"{_spoken(changed, ' percentage points')}, and its score by {_spoken(statistics['shift'])} on average "
+        "(95 % intervals)."
     )
 
 
