@@ -49,6 +49,7 @@ class DataConfig:
     test: int = bounded(1000, least=1)
     seed: int = bounded(0, least=0)  # of the simulated subjects
     knobs: dict[str, float] = finite_numbers()  # of the simulator; others keep their default
+    planted: dict[str, dict[str, float]] = field(default_factory=dict)  # attribute -> {channel: strength}
     workers: int = bounded(0, least=0)  # threads that decode images; 0 is the number of cores
 
 

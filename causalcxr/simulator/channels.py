@@ -21,6 +21,9 @@ CHANNELS: dict[str, tuple[str, int]] = {
     "age": ("uniform", 1),
     "finding": ("uniform", 1),
     "view": ("uniform", 1),
+    "group": ("uniform", 1),
+    "recorded": ("uniform", 1),
+    "selected": ("uniform", 1),
     "severity": ("normal", 1),
     "effusion_side": ("uniform", 1),
     "effusion_share": ("uniform", 1),
@@ -39,6 +42,7 @@ CHANNELS: dict[str, tuple[str, int]] = {
     "vessels": ("uniform", 8),  # phases of the lung markings
     "stomach": ("uniform", 2),  # size and place of the gastric bubble
     "film": ("normal", 2),  # exposure, contrast
+    "bump": ("normal", 1),  # a planted magnification
     "texture": ("uniform", 6),  # phases and directions of the acquisition texture
     "pixels": ("key", 1),  # the pixel noise is drawn from this key when an image of some size is asked for
 }

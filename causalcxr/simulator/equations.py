@@ -3,10 +3,11 @@
     sex   race   age ----> finding ----> severity e = (2 finding - 1) + N(0, 1) ----> volume 200 mL exp(0.7 e)
 
 Severity and volume are inner to the image's equation: an intervention on the finding keeps their noise.
+`planted.py` has what may be planted on top: correlates of an attribute, and the attribute `group` to carry them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -14,28 +15,35 @@ import torch
 from torch import Tensor
 
 from causalcxr.graph import Graph, graph_from_dict, load_graph
+from causalcxr.simulator.planted import (
+    IMAGE_CHANNELS,
+    Planted,
+    check_planted,
+    odds_of_finding,
+    share_given_finding,
+    total,
+)
 from causalcxr.support.errors import ConfigError
 from causalcxr.values import encode_intervention
 
-__all__ = ["DEFAULT", "Knobs", "attributes", "effusion_volume", "graph", "severity"]
+__all__ = ["DEFAULT", "Knobs", "attributes", "effusion_volume", "graph", "recorded", "selected", "severity"]
 
 AGE_LOW, AGE_SPAN = 20.0, 70.0
 AGE_SHAPE = (2.5, 2.0)
-# Prevalence 0.35 over the law of age above (tests integrate it).
-FINDING_BASE, FINDING_PER_DECADE = -0.63, 0.45
+FINDING_PER_DECADE = 0.45
 RACE_SHARES = (0.60, 0.15, 0.25)  # white, asian, black
-# Which group stands where on an acquisition knob is arbitrary; what counts is that the groups differ.
-RACE_CONTRAST = (0.0, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """Scales of the effects. 1 is the size stated in the documentation, 0 switches an effect off.
+    """Scales of the effects, and biases that are planted on top.
 
-    The `race_*` knobs are correlates of how images were acquired, never of anatomy, and are 0 by default:
-    `race_exposure` (log units of exposure), `race_texture` (log units of a band-limited pattern), `race_view`
-    (added share of AP views), `race_prevalence` (log-odds of the finding), each between neighbouring groups.
-    The attribute `view` exists only where `ap_share` or `race_view` is not 0.
+    1 is the size stated in the documentation, 0 switches an effect off. `finding_odds`: log-odds of the finding at
+    60 years (-0.63 gives a prevalence of 0.35 over the law of age), `finding_age`: scale of what age adds to them.
+    `ap_share`: of AP views. `planted`: attribute to channel to strength, see `planted.py`; nothing by default.
+    What is planted on race are correlates of how and whom a site images, never anatomy.
+    The attribute `view` exists only where `ap_share` is not 0 or something is planted on it, `group` only where
+    something is planted on it.
     """
 
     sex_chest_width: float = 1.0
@@ -46,19 +54,21 @@ class Knobs:
     age_bone: float = 1.0
     age_kyphosis: float = 1.0
     finding_volume: float = 1.0
+    finding_odds: float = -0.63
+    finding_age: float = 1.0
     variation: float = 1.0
     pixel_noise: float = 1.0
     ap_share: float = 0.0
-    race_exposure: float = 0.0
-    race_texture: float = 0.0
-    race_view: float = 0.0
-    race_prevalence: float = 0.0
+    planted: Planted = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        check_planted(self.planted)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "planted":
+                continue
             if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < float("inf"):
-                raise ConfigError(f"knob '{field.name}': expected a finite number, got {value!r}")
+                raise ConfigError(f"knob '{each.name}': expected a finite number, got {value!r}")
         for name in ("variation", "pixel_noise", "ap_share"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"knob '{name}': expected a number of at least 0, got {getattr(self, name):g}")
@@ -66,15 +76,34 @@ class Knobs:
     @property
     def has_view(self) -> bool:
         """Whether the attribute `view` (0 PA, 1 AP) is part of the model."""
-        return self.ap_share != 0 or self.race_view != 0
+        return self.ap_share != 0 or "view" in self.planted or bool(self.carriers("view"))
+
+    @property
+    def has_group(self) -> bool:
+        """Whether the attribute `group` (0 A, 1 B) is part of the model."""
+        return "group" in self.planted
+
+    def carriers(self, *channels: str) -> tuple[str, ...]:
+        """The attributes on which any of these channels is planted, in the order of the graph."""
+        order = ("sex", "race", "age", "finding", "group", "view")
+        return tuple(n for n in order if any(self.planted.get(n, {}).get(c) for c in channels))
 
 
 DEFAULT = Knobs()
 
 
 def graph(knobs: Knobs = DEFAULT) -> Graph:
-    """The causal graph that the simulator obeys: `chest`, and `view` and edges from race if knobs ask."""
-    return _graph(knobs.has_view, knobs.race_view != 0, knobs.race_prevalence != 0)
+    """The causal graph that the simulator obeys: `chest`, and what the knobs add to it."""
+    by_q = [name for name in knobs.carriers("q") if name in ("sex", "race")]
+    finding = (*by_q, "age") if knobs.finding_age else tuple(by_q)
+    follows = {name: ("finding",) if "q" in knobs.planted.get(name, {}) else () for name in ("group", "view")}
+    view = tuple(dict.fromkeys((*knobs.carriers("view"), *follows["view"])))
+    return _graph(
+        finding,
+        follows["group"] if knobs.has_group else None,
+        view if knobs.has_view else None,
+        knobs.carriers(*IMAGE_CHANNELS),
+    )
 
 
 def attributes(
@@ -83,7 +112,7 @@ def attributes(
     """The attributes of the subjects with noise `u`, under an intervention if one is given.
 
     Returns sex (0 female, 1 male), race (0 white, 1 asian, 2 black), finding (0 No Finding, 1 Pleural Effusion),
-    with `Knobs.has_view` also view (0 PA, 1 AP), each int64 `(B,)`, and age, float32 `(B,)`, in years.
+    where they exist group (0 A, 1 B) and view (0 PA, 1 AP), each int64 `(B,)`, and age, float32 `(B,)`, in years.
     `do` is in natural units: labels, numbers, or one value per row. Raises GraphError for what the graph refuses.
     """
     n, device = len(u["age"]), u["age"].device
@@ -97,12 +126,31 @@ def attributes(
     if "finding" not in values:
         values["finding"] = (u["finding"] < _finding_probability(values, knobs)).to(torch.int64)
     names = ["sex", "race", "age", "finding"]
-    if knobs.has_view:
-        names.append("view")
-        if "view" not in values:
-            share = knobs.ap_share + knobs.race_view * race_contrast(values["race"])
-            values["view"] = (u["view"] < share).to(torch.int64)
+    for name, exists, share in (("group", knobs.has_group, 0.5), ("view", knobs.has_view, knobs.ap_share)):
+        if exists:
+            names.append(name)
+            if name not in values:
+                values[name] = (u[name] < _share(name, share, values, knobs)).to(torch.int64)
     return {name: values[name] for name in names}
+
+
+def recorded(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DEFAULT) -> dict[str, Tensor]:
+    """The attributes as they are written down: where underdiagnosis is planted, some findings are not.
+
+    The image shows the finding all the same.
+    """
+    missed = total(knobs.planted, "underdiagnosis", p)
+    if missed is None:
+        return dict(p)
+    return {**p, "finding": torch.where(u["recorded"] < missed, 0, p["finding"])}
+
+
+def selected(u: Mapping[str, Tensor], p: Mapping[str, Tensor], knobs: Knobs = DEFAULT) -> Tensor:
+    """Who gets into the data, bool `(B,)`: where selection is planted, some with the finding do not."""
+    left_out = total(knobs.planted, "selection", p)
+    if left_out is None:
+        return torch.ones_like(p["finding"], dtype=torch.bool)
+    return (p["finding"] == 0) | (u["selected"] >= left_out)
 
 
 def intervened(
@@ -125,27 +173,38 @@ def effusion_volume(u: Mapping[str, Tensor], p: Mapping[str, Tensor]) -> Tensor:
     return 200.0 * torch.exp(0.7 * severity(u, p))
 
 
-def race_contrast(race: Tensor) -> Tensor:
-    """Where each row's group stands on an acquisition knob, `(B,)` float64."""
-    return torch.tensor(RACE_CONTRAST, dtype=torch.float64, device=race.device)[race]
-
-
 def _finding_probability(values: Mapping[str, Tensor], knobs: Knobs) -> Tensor:
-    log_odds = FINDING_BASE + FINDING_PER_DECADE * (values["age"].to(torch.float64) - 60.0) / 10.0
-    if knobs.race_prevalence:
-        log_odds = log_odds + knobs.race_prevalence * race_contrast(values["race"])
+    per_year = knobs.finding_age * FINDING_PER_DECADE / 10.0
+    log_odds = knobs.finding_odds + per_year * (values["age"].to(torch.float64) - 60.0)
+    log_odds = log_odds + odds_of_finding(knobs.planted, values)
     return 1.0 / (1.0 + torch.exp(-log_odds))
 
 
-@lru_cache(maxsize=8)
-def _graph(has_view: bool, race_to_view: bool, race_to_finding: bool) -> Graph:
+def _share(name: str, share: float, values: Mapping[str, Tensor], knobs: Knobs) -> Tensor | float:
+    """Of the second label of `group` or `view`: 0.5 or `ap_share`, or what q says, and what is planted on it."""
+    q = knobs.planted.get(name, {}).get("q")
+    law: Tensor | float = share if q is None else share_given_finding(q, values["finding"])
+    added = total(knobs.planted, "view", values) if name == "view" else None
+    return law if added is None else law + added
+
+
+@lru_cache(maxsize=64)
+def _graph(
+    finding: tuple[str, ...],
+    group: tuple[str, ...] | None,
+    view: tuple[str, ...] | None,
+    image: tuple[str, ...],
+) -> Graph:
+    """The graph `chest` with these parents of finding, group and view (None: not there), and more of the image."""
     declared = load_graph("chest").to_dict()
     variables = declared["variables"]
-    if race_to_finding:
-        variables["finding"]["parents"] = ["race", *variables["finding"]["parents"]]
-    if has_view:
-        variables["view"] = {"kind": "binary", "labels": ["PA", "AP"], "parents": ["race"] if race_to_view else []}
-        variables["image"]["parents"] = [*variables["image"]["parents"], "view"]
+    variables["finding"]["parents"] = list(finding)
+    for name, labels, parents in (("group", ["A", "B"], group), ("view", ["PA", "AP"], view)):
+        if parents is not None:
+            variables[name] = {"kind": "binary", "labels": labels, "parents": list(parents)}
+    more = (*image, *(() if view is None else ("view",)))
+    variables["image"]["parents"] = list(dict.fromkeys([*variables["image"]["parents"], *more]))
+    variables["image"] = variables.pop("image")  # last, as its causes come first
     return graph_from_dict(declared)
 
 

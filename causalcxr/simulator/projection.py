@@ -8,7 +8,8 @@ from torch import Tensor
 
 from causalcxr.simulator.anatomy import geometry
 from causalcxr.simulator.channels import pixel_noise
-from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, intervened, race_contrast
+from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, intervened
+from causalcxr.simulator.planted import marker_mask, total, zoom
 from causalcxr.simulator.tissue import paths
 from causalcxr.simulator.warp import body_coordinates, pixel_grid
 from causalcxr.support.errors import ConfigError
@@ -66,16 +67,22 @@ def _render(u: Mapping[str, Tensor], p: Mapping[str, Tensor], size: int, knobs: 
     dtype, device = p["age"].dtype, p["age"].device
     grid = pixel_grid(size, dtype, device)
     image_x, image_y = grid.repeat(size), grid.repeat_interleave(size)
-    x, y = body_coordinates(u, image_x, image_y, knobs)
+    x, y = zoom(knobs.planted, u, p, *body_coordinates(u, image_x, image_y, knobs))
     lengths = paths(geometry(u, p, knobs), u["vessels"], x, y, 2.0 / size)
     primary = torch.exp(-SOFT_ATTENUATION * lengths.soft - BONE_ATTENUATION * lengths.bone)
     scatter = SCATTER * torch.exp(-SOFT_ATTENUATION * SCATTER_ATTENUATION * lengths.body)
     film = -torch.log(primary + scatter) + knobs.pixel_noise * NOISE * pixel_noise(u["pixels"], size, dtype)
     exposure, contrast = _acquisition(u, p, knobs, dtype)
     film = film + exposure
-    if knobs.race_texture:
-        film = film + knobs.race_texture * _texture(u, p, image_x, image_y)
-    return (1.0 / (1.0 + torch.exp(contrast * (LEVEL - film)))).view(-1, 1, size, size)
+    texture = total(knobs.planted, "texture", p)
+    if texture is not None:
+        film = film + _texture(u, texture, image_x, image_y)
+    image = 1.0 / (1.0 + torch.exp(contrast * (LEVEL - film)))
+    opacity = total(knobs.planted, "marker", p)
+    if opacity is not None:
+        covered = opacity.clamp(0.0, 1.0).to(dtype)[:, None] * marker_mask(image_x, image_y, 2.0 / size)
+        image = image + covered * (1.0 - image)
+    return image.view(-1, 1, size, size)
 
 
 def _acquisition(
@@ -83,19 +90,22 @@ def _acquisition(
 ) -> tuple[Tensor, Tensor]:
     """Offset in log exposure and contrast of each film, `(B, 1)`."""
     drawn = knobs.variation * u["film"].clamp(-2.5, 2.5)
-    exposure = 0.12 * drawn[:, 0]
-    if knobs.race_exposure:
-        exposure = exposure + knobs.race_exposure * race_contrast(p["race"])
-    return exposure.to(dtype)[:, None], (CONTRAST * (1.0 + 0.12 * drawn[:, 1])).to(dtype)[:, None]
+    exposure, contrast = 0.12 * drawn[:, 0], CONTRAST * (1.0 + 0.12 * drawn[:, 1])
+    added, steeper = total(knobs.planted, "exposure", p), total(knobs.planted, "contrast", p)
+    if added is not None:
+        exposure = exposure + added
+    if steeper is not None:
+        contrast = contrast * torch.exp(steeper)
+    return exposure.to(dtype)[:, None], contrast.to(dtype)[:, None]
 
 
-def _texture(u: Mapping[str, Tensor], p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """A pattern of unit variance in a band of spatial frequencies that differs between the groups."""
-    frequency = (9.0 + 2.5 * race_contrast(p["race"])).to(x.dtype)[:, None]
+def _texture(u: Mapping[str, Tensor], strength: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """A pattern of deviation `|strength|` `(B,)` in a band of spatial frequencies; a negative one is coarser."""
+    frequency = (9.0 + 2.5 * strength.sign()).to(x.dtype)[:, None]
     drawn = (6.283185307 * u["texture"]).to(x.dtype)
-    total = torch.zeros(len(drawn), len(x), dtype=x.dtype, device=x.device)
+    waves = torch.zeros(len(drawn), len(x), dtype=x.dtype, device=x.device)
     for i in range(3):
         angle, phase = drawn[:, i : i + 1], drawn[:, 3 + i : 4 + i]
         along = torch.cos(angle) * x + torch.sin(angle) * y
-        total = total + torch.cos(3.14159265 * frequency * along + phase)
-    return total * (2.0 / 3.0) ** 0.5
+        waves = waves + torch.cos(3.14159265 * frequency * along + phase)
+    return strength.abs().to(x.dtype)[:, None] * waves * (2.0 / 3.0) ** 0.5

@@ -11,7 +11,7 @@ from causalcxr.metrics.images import measure_exact, measure_images
 from tests.models import chest_batch, tiny_scm
 
 NAMES = ("sex", "race", "age", "finding")
-EFFUSION_SEEN = simulator.Knobs(race_exposure=0.1, finding_volume=3.0)
+EFFUSION_SEEN = simulator.Knobs(planted={"race": {"exposure": 0.1}}, finding_volume=3.0)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from causalcxr.training.objectives import AttributesObjective
 from tests.models import TINY, tiny_scm
 
 GRAPH = load_graph("chest")
-N, SIZE, KNOBS = 2000, 32, simulator.Knobs(race_exposure=0.3, finding_volume=0.5)
+N, SIZE, KNOBS = 2000, 32, simulator.Knobs(planted={"race": {"exposure": 0.3}}, finding_volume=0.5)
 MEDIANS = {"age": 57.0}
 COLUMNS = {"sex": 0, "race": 1, "age": 4, "finding": 5}
 

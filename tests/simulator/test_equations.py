@@ -109,7 +109,7 @@ def test_an_impossible_intervention_is_refused(u: dict[str, torch.Tensor], do: d
 def test_race_moves_nothing_by_default_and_what_the_knobs_say_otherwise(u: dict[str, torch.Tensor]) -> None:
     rates = [simulator.attributes(u, {"race": race})["finding"].double().mean() for race in ("asian", "black")]
     assert rates[0] == rates[1]
-    knobs = Knobs(race_prevalence=0.8, ap_share=0.4, race_view=0.2)
+    knobs = Knobs(planted={"race": {"q": 0.69, "view": 0.2}}, ap_share=0.4)
     assert simulator.graph(knobs)["finding"].parents == ("race", "age")
     asian, black = (simulator.attributes(u, {"race": race}, knobs) for race in ("asian", "black"))
     assert black["finding"].double().mean() - asian["finding"].double().mean() > 0.2

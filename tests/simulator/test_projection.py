@@ -10,7 +10,7 @@ from causalcxr.simulator import Knobs
 from causalcxr.support.errors import ConfigError
 
 N = 96
-ACQUISITION = Knobs(race_exposure=0.25, race_texture=0.08, race_view=0.1, ap_share=0.3, race_prevalence=0.5)
+ACQUISITION = Knobs(planted={"race": {"exposure": 0.25, "texture": 0.08, "view": 0.1, "q": 0.62}}, ap_share=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_least_squares_finds_the_intervened_attribute_and_no_other(u: dict[str, 
     The columns are rendered from attributes, not by the function under test. Tolerance: float32 images, float64
     least squares.
     """
-    knobs = Knobs(race_exposure=0.25, race_texture=0.08)
+    knobs = Knobs(planted={"race": {"exposure": 0.25, "texture": 0.08}})
     p = simulator.attributes(u, knobs=knobs)
     factual = simulator.render(u, p, knobs=knobs).double()
     names = ["sex", "race", "age", "finding"]
@@ -207,7 +207,7 @@ def test_a_probe_cannot_read_race_with_the_knobs_off() -> None:
 
 
 def test_a_probe_reads_race_with_the_knobs_on() -> None:
-    assert linear_probe(Knobs(race_exposure=0.25)) > 0.75
+    assert linear_probe(Knobs(planted={"race": {"exposure": 0.25}})) > 0.75
 
 
 def test_the_ap_view_enlarges_the_heart(u: dict[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from causalcxr import simulator
 from causalcxr.data.config import DataConfig
-from causalcxr.data.source import Source
+from causalcxr.data.source import Source, Unusable
 from causalcxr.graph import Graph
 from causalcxr.support.errors import ConfigError, DataError, nearest
 from causalcxr.values import decode
@@ -24,6 +24,7 @@ def simulator_source(config: DataConfig, graph: Graph) -> Source:
 
     `Cohort.ids` are the subjects' ids: with the seed and the knobs stored in `Cohort.source`, the simulator gives
     the same subjects again, and their exact counterfactuals.
+    The table says what is recorded, and `planted` selection rejects rows.
     Raises ConfigError: unknown knob. Raises DataError: an attribute that the simulator doesn't have, colour.
     """
     knobs = _knobs(config)
@@ -35,9 +36,11 @@ def simulator_source(config: DataConfig, graph: Graph) -> Source:
     if graph.image and graph[graph.image].channels != 1:
         raise DataError(f"graph '{graph.name}': simulated images have 1 channel")
 
+    ids = range(config.train + config.val + config.test)
+
     def table() -> pd.DataFrame:
-        ids = range(config.train + config.val + config.test)
-        values = simulator.attributes(simulator.noise(config.seed, ids), knobs=knobs)
+        noise = simulator.noise(config.seed, ids)
+        values = simulator.recorded(noise, simulator.attributes(noise, knobs=knobs), knobs)
         columns = {name: [str(v) for v in decode(simulated[name], values[name])] for name in values}
         splits = ["train"] * config.train + ["val"] * config.val + ["test"] * config.test
         paths = [f"simulator#{i}" for i in ids]
@@ -53,18 +56,25 @@ def simulator_source(config: DataConfig, graph: Graph) -> Source:
             levels = [(image * 255).round().clamp(0, 255).to(torch.uint8).numpy() for image in images]
             return [list(row) for row in zip(*levels, strict=True)]
 
+    def left_out() -> dict[int, Unusable]:
+        noise = simulator.noise(config.seed, ids)
+        chosen = simulator.selected(noise, simulator.attributes(noise, knobs=knobs), knobs)
+        why = Unusable("not selected", "planted selection leaves this subject out")
+        return {i: why for i in ids if not chosen[i]}
+
     counts = {"train": config.train, "val": config.val, "test": config.test}
     columns = {name: config.columns.get(name, name) for name in graph.attributes}
-    about = {"source": config.source, "seed": config.seed, "knobs": dict(config.knobs), "columns": columns}
-    return Source("the simulator", about | counts, {"code": _code_hash()}, table, pixels)
+    planted = {**config.knobs, **({"planted": dict(config.planted)} if config.planted else {})}
+    about = {"source": config.source, "seed": config.seed, "knobs": planted, "columns": columns}
+    return Source("the simulator", about | counts, {"code": _code_hash()}, table, pixels, left_out)
 
 
 def _knobs(config: DataConfig) -> simulator.Knobs:
-    known = [field.name for field in fields(simulator.Knobs)]
+    known = [field.name for field in fields(simulator.Knobs) if field.name != "planted"]
     for name in config.knobs:
         if name not in known:
             raise ConfigError(f"data.knobs: no knob '{name}'; {nearest(name, known)}")
-    return simulator.Knobs(**config.knobs)
+    return simulator.Knobs(**config.knobs, planted=config.planted)
 
 
 def _code_hash() -> str:

@@ -343,7 +343,7 @@ def test_settings_that_do_not_fit_are_one_line(make_folder, rows, chest, setting
         ({"train": 0}, "data.train"),
         ({"test_fraction": 1.0}, "data.test_fraction"),
         ({"test_fraction": 0.6, "validation_fraction": 0.4}, "must be below 1"),
-        ({"knobs": {"race_exposure": float("nan")}}, "data.knobs"),
+        ({"knobs": {"sex_breast": float("nan")}}, "data.knobs"),
     ],
 )
 def test_impossible_settings_are_one_line(make_folder, rows, chest, settings, named):

@@ -17,10 +17,10 @@ def config(tmp_path) -> DataConfig:
 
 
 def test_a_cohort_can_be_simulated_again(config):
-    config.knobs = {"race_exposure": 0.3}
+    config.planted = {"race": {"exposure": 0.3}}
     cohort = open_cohort(config, load_graph("chest"))
     test = cohort.split("test")
-    assert cohort.source["seed"] == 3 and cohort.source["knobs"] == {"race_exposure": 0.3}
+    assert cohort.source["seed"] == 3 and cohort.source["knobs"] == {"planted": {"race": {"exposure": 0.3}}}
     assert test.ids.tolist() == list(range(75, 81)) and test.patients[0] == "sim-0000075"
     knobs = simulator.Knobs(**cohort.source["knobs"])
     noise = simulator.noise(cohort.source["seed"], test.ids.tolist())
@@ -69,6 +69,6 @@ def test_settings_that_do_not_fit(config):
     declared["variables"]["image"]["channels"] = 3
     with pytest.raises(DataError, match="simulated images have 1 channel"):
         prepare(config, graph_from_dict(declared))
-    config.knobs = {"race_exposur": 1.0}
-    with pytest.raises(ConfigError, match="no knob 'race_exposur'; did you mean 'race_exposure'"):
+    config.knobs = {"sex_brest": 1.0}
+    with pytest.raises(ConfigError, match="no knob 'sex_brest'; did you mean 'sex_breast'"):
         prepare(config, load_graph("chest"))
