@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -26,9 +26,12 @@ __all__ = [
     "load_config",
     "override_config",
     "read_config",
+    "read_settings",
     "shipped_presets",
     "to_yaml",
 ]
+
+Schema = TypeVar("Schema")
 
 
 @dataclass
@@ -95,8 +98,17 @@ def read_config(path: Path) -> Config:
     return _finish(_merge(OmegaConf.structured(Config), _read_yaml(path), f"in '{path}'"))
 
 
-def to_yaml(config: Config) -> str:
-    """The resolved configuration as YAML."""
+def read_settings(schema: type[Schema], path: Path, arguments: Iterable[str] = ()) -> Schema:
+    """Settings of another kind, such as a study's, from a YAML file with `key=value` arguments put over it.
+
+    Raises ConfigError, one line as `load_config` gives it.
+    """
+    config = _merge(OmegaConf.structured(schema), _read_yaml(path), f"in '{path}'")
+    return _resolved(_merge_pairs(config, [_split_argument(argument) for argument in arguments]))
+
+
+def to_yaml(config: Any) -> str:
+    """A resolved configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
@@ -179,14 +191,18 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
 
 
 def _finish(config: DictConfig) -> Config:
+    finished = _resolved(config)
+    _check_stages(finished.train.stages)
+    return finished
+
+
+def _resolved(config: DictConfig) -> Any:
     try:
         OmegaConf.resolve(config)
         finished = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from None
-    assert isinstance(finished, Config)
     check_bounds(finished)
-    _check_stages(finished.train.stages)
     return finished
 
 

@@ -1,8 +1,7 @@
 """An audit from a run's folder: opens model, data and evaluator, audits, and writes the report."""
 
-import importlib.util
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from causalcxr.predictors.predictor import Predictor
 from causalcxr.runs import Run, load, open_run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.bounds import check_bounds
-from causalcxr.support.errors import CausalCXRError, ConfigError, RunError, nearest
+from causalcxr.support.errors import ConfigError, RunError, nearest
+from causalcxr.support.user_code import call_function
 
 __all__ = ["audit", "export", "read"]
 
@@ -140,31 +140,6 @@ def _model(opened: _Opened, model: Any) -> Any:
         return model
     if model in OWN:
         return opened.run.load_predictor(model).to(opened.scm.device)
-    file, colon, function = model.rpartition(":")
-    if not colon or not file.endswith(".py"):
+    if ":" not in model:
         raise ConfigError(f"--model '{model}': expected {' or '.join(OWN)}, or FILE.py:FUNCTION")
-    build = _function(Path(file), function)
-    try:
-        return build([opened.run.graph[name] for name in opened.run.graph.attributes])
-    except CausalCXRError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"--model: {function} in '{file}' fails with {type(error).__name__}: {error}") from error
-
-
-def _function(path: Path, name: str) -> Callable[..., Any]:
-    """A function of the user's own file."""
-    if not path.is_file():
-        raise ConfigError(f"--model: no file '{path}'")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except CausalCXRError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"--model: '{path}' fails with {type(error).__name__}: {error}") from error
-    if not callable(found := getattr(module, name, None)):
-        raise ConfigError(f"--model: '{path}' has no function '{name}'")
-    return found
+    return call_function(model, "--model", [opened.run.graph[name] for name in opened.run.graph.attributes])

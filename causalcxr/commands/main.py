@@ -12,7 +12,16 @@ from causalcxr.support.errors import CausalCXRError, ConfigError, nearest
 
 __all__ = ["main"]
 
-COMMANDS = ("train", "evaluate", "audit", "counterfactual", "graph", "simulate", "data")  # modules of this folder
+COMMANDS = (
+    "train",
+    "evaluate",
+    "audit",
+    "bias",
+    "counterfactual",
+    "graph",
+    "simulate",
+    "data",
+)  # modules of this folder
 
 USAGE = """usage: causalcxr COMMAND ...
 
@@ -24,12 +33,13 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr train base=runs/demo finetune.targets=soft fine-tune a trained model into runs/demo-soft
   causalcxr evaluate runs/demo                         metrics.json and report.html of a trained model
   causalcxr audit runs/demo --model predictor          would its answer change with the patient's sex, race, age?
+  causalcxr bias STUDY.yaml                            plant a bias, and see what networks make of it
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
   causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card
 
-train, evaluate, audit and data prepare take key=value settings: causalcxr train --help lists them all."""
+train, evaluate, audit, bias and data prepare take key=value settings: causalcxr train --help lists them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
         command = import_module(f"causalcxr.commands.{name}")
         if rest[-1:] in (["-h"], ["--help"]) and hasattr(command, "HELP"):
-            sys.stdout.write(command.HELP + "\n" + settings_text(command.SECTIONS) + "\n")
+            settings = settings_text(command.SECTIONS, getattr(command, "ROOT", "Config"))
+            sys.stdout.write(f"{command.HELP}\n{settings}\n")
             return 0
         return command.run(rest) or 0
     except CausalCXRError as error:
@@ -64,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def settings_text(sections: tuple[str, ...]) -> str:
+def settings_text(sections: tuple[str, ...], root: str) -> str:
     """All settings of these sections, a line each."""
-    found = list_settings(sections)
+    found = list_settings(sections, root)
     lines = [f"  {setting.key}={setting.default}" for setting in found]
     width = min(48, max(map(len, lines)))
     both = zip(lines, found, strict=True)

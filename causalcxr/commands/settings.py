@@ -18,6 +18,7 @@ FILES = (
     "training/config.py",
     "evaluation/config.py",
     "audit/config.py",
+    "bias/config.py",
     "mechanisms/flow.py",
     "mechanisms/hvae_network.py",
     "mechanisms/registry.py",
@@ -35,10 +36,10 @@ class Setting(NamedTuple):
     about: str
 
 
-def list_settings(sections: tuple[str, ...] = ()) -> list[Setting]:
-    """All settings, or those whose key begins with one of `sections`."""
+def list_settings(sections: tuple[str, ...] = (), root: str = "Config") -> list[Setting]:
+    """All settings of the dataclass `root`, or those whose key begins with one of `sections`."""
     classes = {node.name: (node, code) for node, code in _classes()}
-    found = list(_fields("Config", "", classes))
+    found = list(_fields(root, "", classes))
     return [setting for setting in found if not sections or setting.key.split(".")[0] in sections]
 
 

@@ -59,6 +59,7 @@ class Fit:
     fabric: Fabric
     folder: Path
     record: Callable[[dict[str, Any]], None]
+    shown: bool = True  # the progress bar
     progress: Progress = field(default_factory=Progress)
     ema: dict[str, Tensor] = field(default_factory=dict)
 
@@ -90,7 +91,7 @@ class Fit:
         self._resume()
         self.objective.train()
         seconds_before, begun = self.progress.seconds, time.perf_counter()
-        steps, shown = self.stage.steps, self.fabric.is_global_zero
+        steps, shown = self.stage.steps, self.shown and self.fabric.is_global_zero
         with progress_bar(self.name, steps, self.progress.step, shown) as advance, self._compiler_named():
             while self.progress.step < steps:
                 losses, norm = self._step()

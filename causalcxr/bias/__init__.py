@@ -1,0 +1,1 @@
+"""Bias studies with a twin: plant a bias, and see what a network makes of it."""

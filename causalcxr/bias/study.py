@@ -1,0 +1,213 @@
+"""A bias study from its configuration to its report; what is done already is not done again."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalcxr.bias.config import StudyConfig, check_study
+from causalcxr.bias.encoding import encoding
+from causalcxr.bias.films import Films, make_films, open_films
+from causalcxr.bias.gaps import Measured, Scores, measure
+from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded_networks, twin_of
+from causalcxr.bias.planting import changes_films, check_channels
+from causalcxr.bias.saliency import saliency
+from causalcxr.bias.training import build_network, load_network, train_network
+from causalcxr.bias.workers import processes_for, run_jobs
+from causalcxr.config import read_settings, to_yaml
+from causalcxr.data.cohort import Cohort
+from causalcxr.data.preparation import open_cohort
+from causalcxr.graph import Graph, Variable, load_graph
+from causalcxr.support.errors import ConfigError, RunError, nearest
+from causalcxr.support.files import load_metadata, load_tensors, write_atomically, write_json
+
+__all__ = ["Cell", "Opened", "Study", "run_study"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study's folder, with its films."""
+
+    folder: Path
+    config: StudyConfig
+    cohort: Cohort
+    films: Films
+
+    @property
+    def variable(self) -> Variable:
+        return self.cohort.graph[self.config.finding]
+
+    @property
+    def has_bayes(self) -> bool:
+        """Whether the best classifier is known: films are simulated, and prevalence is 0.5 at every age."""
+        knobs = self.cohort.source.get("knobs", {})
+        return (
+            self.cohort.source.get("source") == "simulator"
+            and knobs.get("finding_odds") == 0
+            and knobs.get("finding_age") == 0
+        )
+
+    def place(self, network: Network) -> Path:
+        """The folder of a network: its name, and a key of all that its weights depend on."""
+        return self.folder / "networks" / f"{network.name}-{network.key(self.config, self.cohort.data_hash)}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was found of one bias at one q by one method, over all seeds."""
+
+    bias: Bias
+    q: float
+    method: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study. `layers` and `saliency` map names of networks to what was found of them."""
+
+    opened: Opened
+    cells: list[Cell]
+    layers: dict[str, list[dict[str, Any]]]
+    saliency: dict[str, dict[str, float]]
+    seconds: float  # of training, over all networks
+
+
+def run_study(config: StudyConfig) -> Study:
+    """Train what is left of a study, and analyse it. Raises ConfigError: what can't be, before any training."""
+    begun = time.perf_counter()
+    check_study(config)
+    graph = _graph(config)
+    check_channels(config.plant, config.data.source == "simulator")
+    folder = Path(config.run)
+    cohort = open_cohort(config.data, graph)
+    build_network(
+        config, graph[config.finding], _channels(cohort), 0
+    )  # a wrong network shows before films are made
+    _begin(folder, config)
+    _open.cache_clear()  # of an earlier study in this folder
+    biases = {bias.name: bias.channels(config) for bias in all_biases(config)}
+    make_films(cohort, _films_folder(folder, cohort), biases)
+    opened = _open(folder)
+    processes = processes_for(config.processes, config.device)
+    _run(opened, "networks", _train, all_networks(config), "scores.safetensors", processes)
+    probed = [n for n in encoded_networks(config) if n.is_twin or changes_films(n.bias.channels(config))]
+    _run(opened, "layers", _analyse, probed, "layers.json", processes)
+    log.info("study '%s': %.0f s", folder, time.perf_counter() - begun)
+    return _collect(opened, probed)
+
+
+def _graph(config: StudyConfig) -> Graph:
+    graph = load_graph(config.graph)
+    if graph.image is None:
+        raise ConfigError(f"graph '{graph.name}' has no image, and a study is of images")
+    if config.finding not in graph.attributes:
+        raise ConfigError(
+            f"finding '{config.finding}' is no attribute; {nearest(config.finding, graph.attributes)}"
+        )
+    if len(graph[config.finding].labels) != 2:
+        raise ConfigError(f"finding '{config.finding}' has not two labels; a study is of a binary finding")
+    return graph
+
+
+def _channels(cohort: Cohort) -> int:
+    assert cohort.images is not None
+    return cohort.images.shape[1]
+
+
+def _begin(folder: Path, config: StudyConfig) -> None:
+    """Keep the configuration; another study's folder is refused, a larger or smaller grid of this one is not."""
+    path = folder / "study.yaml"
+    if folder.is_dir() and any(folder.iterdir()) and not path.exists():
+        raise RunError(f"run '{folder}' holds something else; choose another folder or delete it")
+    write_atomically(path, to_yaml(config))
+
+
+def _films_folder(folder: Path, cohort: Cohort) -> Path:
+    return folder / "films" / cohort.data_hash[:12]
+
+
+@lru_cache(maxsize=1)
+def _open(folder: Path) -> Opened:
+    """A study as its folder has it; every process opens it once."""
+    config = read_settings(StudyConfig, folder / "study.yaml")
+    cohort = open_cohort(config.data, load_graph(config.graph))
+    biases = {bias.name: bias.channels(config) for bias in all_biases(config)}
+    films = open_films(cohort, _films_folder(folder, cohort), config.finding, biases)
+    return Opened(folder, config, cohort, films)
+
+
+def _run(
+    opened: Opened,
+    what: str,
+    function: Callable[[Path, Network], None],
+    networks: Sequence[Network],
+    file: str,
+    processes: int,
+) -> None:
+    left = [network for network in networks if not (opened.place(network) / file).exists()]
+    run_jobs(what, function, opened.folder, left, len(networks) - len(left), processes)
+
+
+def _train(folder: Path, network: Network) -> None:
+    opened = _open(folder)
+    train_network(network, opened.config, opened.variable, opened.films, opened.place(network))
+
+
+def _analyse(folder: Path, network: Network) -> None:
+    """Layers and saliency of one network; of a twin by every bias at once."""
+    opened = _open(folder)
+    config, films = opened.config, opened.films
+    model = load_network(opened.place(network), config, opened.variable, films.plain.shape[1])
+    names = [b.name for b in all_biases(config) if changes_films(b.channels(config))]
+    found = {}
+    for name in names if network.is_twin else [network.bias.name]:
+        layers = [asdict(layer) for layer in encoding(model, films, name, config.probe_rows)]
+        seen = {}
+        if config.saliency_rows:
+            seen = asdict(saliency(model, films, opened.cohort, name, config.saliency_rows))
+        found[name] = {"layers": layers, "saliency": seen}
+    write_json(opened.place(network) / "layers.json", found)
+
+
+def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
+    config, films = opened.config, opened.films
+    test = films.rows("test")
+    cells, seconds = [], 0.0
+    for bias in all_biases(config):
+        for method in ("none", *config.mitigate):
+            for q in config.q if method == "none" else config.mitigate_q:
+                networks = [Network(bias, q, seed, method) for seed in config.seeds]
+                scores = _scores(opened, bias, networks)
+                group = films.group(q)[test]
+                found = measure(scores, films.finding[test], group, films.patients[test], q)
+                cells.append(Cell(bias, q, method, found))
+    for network in all_networks(config):
+        seconds += load_metadata(opened.place(network) / "scores.safetensors")["seconds"]
+    layers, saliencies = {}, {}
+    for network in probed:
+        written = json.loads((opened.place(network) / "layers.json").read_text("utf-8"))
+        for name, found in written.items():
+            key = f"twin of {name}" if network.is_twin else network.name
+            layers[key] = found["layers"]
+            if found["saliency"]:
+                saliencies[key] = found["saliency"]
+    return Study(opened, cells, layers, saliencies, seconds)
+
+
+def _scores(opened: Opened, bias: Bias, networks: Sequence[Network]) -> Scores:
+    own = [load_tensors(opened.place(n) / "scores.safetensors")[0] for n in networks]
+    twins = [load_tensors(opened.place(twin_of(n)) / "scores.safetensors")[0] for n in networks]
+    return Scores(
+        np.stack([scores["plain"].numpy() for scores in own]),
+        np.stack([scores[f"biased/{bias.name}"].numpy() for scores in own]),
+        np.stack([scores["plain"].numpy() for scores in twins]),
+    )

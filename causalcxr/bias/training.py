@@ -1,0 +1,185 @@
+"""Trains one network of a study on the one loop, and scores every test subject with and without the bias."""
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from causalcxr.bias.config import StudyConfig
+from causalcxr.bias.films import Films, GroupRows
+from causalcxr.bias.grid import Network
+from causalcxr.bias.objectives import FindingObjective, UnlearningObjective, reweighing
+from causalcxr.graph import Variable
+from causalcxr.mechanisms.likelihood import image_to_float
+from causalcxr.predictors.calibration import calibrate
+from causalcxr.predictors.predictor import NetworkPredictor
+from causalcxr.randomness import seed_of, seeded
+from causalcxr.support.errors import ConfigError
+from causalcxr.support.files import load_tensors, save_tensors
+from causalcxr.support.user_code import call_function
+from causalcxr.training.config import TrainConfig
+from causalcxr.training.loop import Fit
+
+__all__ = ["build_network", "load_network", "log_odds", "train_network", "training_rows"]
+
+_BATCH = 256
+
+
+def build_network(study: StudyConfig, variable: Variable, channels: int, seed: int) -> NetworkPredictor:
+    """An untrained network, the same for the same seed, whatever is planted."""
+    with seeded(seed_of(seed, "bias")):
+        predictor = NetworkPredictor([variable], study.network, channels)
+        if study.module:
+            _replace_trunk(predictor, study, channels)
+    return predictor
+
+
+def _replace_trunk(predictor: NetworkPredictor, study: StudyConfig, channels: int) -> None:
+    """The user's own module in the place of the trunk, and a head that fits it."""
+    trunk = call_function(study.module, "module", channels)
+    if not isinstance(trunk, nn.Module):
+        raise ConfigError(f"module '{study.module}' returned {type(trunk).__name__}; expected a torch module")
+    with torch.no_grad():
+        features = trunk.eval()(torch.zeros(2, channels, study.data.size, study.data.size))
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        got = tuple(getattr(features, "shape", ())) or type(features).__name__
+        raise ConfigError(f"module '{study.module}' made {got} of two images; expected features (2, F)")
+    predictor.trunk = trunk
+    predictor.linear = nn.ModuleList([nn.Linear(features.shape[1], 2)])
+
+
+def training_rows(films: Films, study: StudyConfig, network: Network, split: str) -> GroupRows:
+    """What a network is trained on, or calibrated: the biased films of group B, the finding as recorded."""
+    rows = films.rows(split)
+    if network.is_twin:
+        return GroupRows(films, rows, study.finding)
+    channels = network.bias.channels(study)
+    group = films.group(network.q)
+    recorded = films.recorded(network.q, channels.get("underdiagnosis", 0.0))
+    chosen = rows[films.selected(network.q, channels.get("selection", 0.0))[rows]]
+    weight = np.ones(len(group))
+    if network.method == "reweighing":
+        weight[chosen] = reweighing(torch.from_numpy(recorded[chosen]), torch.from_numpy(group[chosen])).numpy()
+    return GroupRows(films, chosen, study.finding, network.bias.name, group, recorded, weight)
+
+
+def train_network(network: Network, study: StudyConfig, variable: Variable, films: Films, folder: Path) -> None:
+    """Train, calibrate and score; `folder` then holds network.safetensors and scores.safetensors.
+
+    A killed training goes on from its checkpoint.
+    """
+    train, val = (training_rows(films, study, network, split) for split in ("train", "val"))
+    predictor = build_network(study, variable, films.plain.shape[1], network.seed)
+    predictor.fit_scaling({variable.name: torch.from_numpy(train.recorded[train.numbers].astype(np.int64))})
+    fit = _fitter(study, network.seed, folder / "state")
+    seconds = 0.0
+    if network.method == "unlearning":
+        with seeded(seed_of(network.seed, "unlearning")):
+            objective = UnlearningObjective(predictor, study.unlearning)
+        seconds += fit("unlearning", objective, train, val, study.train.steps)
+        models = [predictor]
+    elif network.method == "group_models":
+        half = study.train.steps // 2
+        seconds += fit("all", FindingObjective(predictor), train, val, half)
+        models = [copy.deepcopy(predictor) for _ in range(2)]
+        for g, model in enumerate(models):
+            parts = [rows.subset(np.flatnonzero(rows.group[rows.numbers] == bool(g))) for rows in (train, val)]
+            seconds += fit(f"group{g}", FindingObjective(model), *parts, study.train.steps - half)
+    else:
+        seconds += fit("finding", FindingObjective(predictor), train, val, study.train.steps)
+        models = [predictor]
+    device = _device(study)
+    for model in models:
+        _calibrate(model.to(device), val)
+    tensors = {
+        f"{i}/{name}": value for i, model in enumerate(models) for name, value in model.state_dict().items()
+    }
+    save_tensors(folder / "network.safetensors", tensors, {"models": len(models)})
+    scores = _score_test(models, films, network)
+    save_tensors(folder / "scores.safetensors", scores, {"name": network.name, "seconds": seconds})
+    shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def load_network(folder: Path, study: StudyConfig, variable: Variable, channels: int) -> NetworkPredictor:
+    """A trained network, in evaluation mode. Of group models that of group A."""
+    predictor = build_network(study, variable, channels, 0)
+    tensors, _ = load_tensors(folder / "network.safetensors")
+    predictor.load_state_dict({k.removeprefix("0/"): v for k, v in tensors.items() if k.startswith("0/")})
+    return predictor.eval()
+
+
+def log_odds(predictor: NetworkPredictor, image: Tensor) -> Tensor:
+    """What the image says for the finding, `(B,)`: calibrated log-odds less those of the training split's share.
+
+    0 is the threshold that is best where both answers are equally frequent.
+    """
+    return _evidence(predictor, predictor.features(image))
+
+
+def _evidence(predictor: NetworkPredictor, features: Tensor) -> Tensor:
+    output = predictor.predict(features)[predictor.variables[0].name]
+    prior = predictor.log_prior[0, 1] - predictor.log_prior[0, 0]
+    return output[:, 1] - output[:, 0] - prior
+
+
+def _fitter(study: StudyConfig, seed: int, folder: Path) -> Callable[..., float]:
+    config = TrainConfig(seed=seed, device=study.device)
+    cuda = study.device != "cpu" and torch.cuda.is_available()
+    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision="32-true")
+
+    def fit(name: str, objective: FindingObjective, train: GroupRows, val: GroupRows, steps: int) -> float:
+        stage = replace(study.train, steps=steps, validate_every=steps)
+        done = Fit(name, objective, train, val, stage, config, fabric, folder, _forget, shown=False).run()
+        return done.seconds
+
+    return fit
+
+
+def _forget(line: dict[str, Any]) -> None:
+    """Curves of some hundred small networks are kept by nobody."""
+
+
+def _device(study: StudyConfig) -> torch.device:
+    return torch.device("cuda" if study.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def _calibrate(predictor: NetworkPredictor, val: GroupRows) -> None:
+    """Temperature from the validation split, as recorded there."""
+    name, found = predictor.variables[0].name, []
+    for start in range(0, len(val), _BATCH):
+        batch = val.batch(range(start, min(start + _BATCH, len(val))))
+        image = image_to_float(batch["image"].to(predictor.temperature.device))
+        found.append(predictor.heads(predictor.features(image))[name].cpu())
+    labels = torch.from_numpy(val.recorded[val.numbers].astype(np.int64))
+    device = predictor.temperature.device
+    calibrate(predictor, {name: torch.cat(found).to(device)}, {name: labels.to(device)})
+
+
+@torch.no_grad()
+def _score_test(models: list[NetworkPredictor], films: Films, network: Network) -> dict[str, Tensor]:
+    """Log-odds `(N,)` of every test subject: `plain`, and `biased/NAME` of the network's own bias, or of all.
+
+    A twin scores every bias, so that nothing it is compared with needs another pass.
+    """
+    rows = films.rows("test")
+    names = sorted(films.biased) if network.is_twin else [network.bias.name]
+    scores = {"plain": _scores(models[0], films.plain, rows)}
+    for name in names:
+        scores[f"biased/{name}"] = _scores(models[-1], films.biased[name], rows)
+    return scores
+
+
+def _scores(model: NetworkPredictor, images: np.ndarray, rows: np.ndarray) -> Tensor:
+    device, found = model.temperature.device, []
+    for chosen in np.split(rows, range(_BATCH, len(rows), _BATCH)):
+        image = image_to_float(torch.from_numpy(images[chosen]).to(device))
+        found.append(log_odds(model, image).float().cpu())
+    return torch.cat(found)

@@ -1,0 +1,219 @@
+"""A study from its file to its report: twins, resuming, a larger grid, real films, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from causalcxr.bias.config import StudyConfig
+from causalcxr.bias.grid import Bias, Network, all_networks
+from causalcxr.bias.report import write_report
+from causalcxr.bias.study import Study, run_study
+from causalcxr.bias.training import build_network, training_rows
+from causalcxr.commands.main import main
+from causalcxr.config import read_settings
+from causalcxr.support.errors import CausalCXRError, ConfigError, RunError
+from causalcxr.support.files import load_tensors
+from causalcxr.training.loop import Fit
+
+
+def weights(study: Study, network: Network) -> dict[str, torch.Tensor]:
+    return load_tensors(study.opened.place(network) / "network.safetensors")[0]
+
+
+def scores(study: Study, network: Network) -> dict[str, torch.Tensor]:
+    return load_tensors(study.opened.place(network) / "scores.safetensors")[0]
+
+
+@pytest.mark.parametrize("q", [0.5, 0.8])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_without_a_bias_the_twin_is_the_same_bit_for_bit(study: Study, q: float, seed: int) -> None:
+    network, twin = Network(Bias("nothing"), q, seed), Network(Bias(), 0.0, seed)
+    own, other = weights(study, network), weights(study, twin)
+    assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
+    found = scores(study, network)
+    assert torch.equal(found["plain"], found["biased/nothing"])
+    cell = next(c for c in study.cells if c.bias.kind == "nothing" and c.q == q)
+    assert [cell.measured.statistics[n].value for n in ("gap", "pair_gap", "pair_shift")] == [0, 0, 0]
+
+
+def test_a_bias_makes_another_network_from_the_same_first_weights(study: Study) -> None:
+    config, films = study.opened.config, study.opened.films
+    own, twin = (weights(study, n) for n in (Network(Bias("marker"), 0.8, 0), Network(Bias(), 0.0, 0)))
+    assert any(not torch.equal(own[name], twin[name]) for name in own)
+    first = [build_network(config, study.opened.variable, 1, seed).state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(first[0][name], first[1][name]) for name in first[0])
+    assert any(not torch.equal(first[0][name], first[2][name]) for name in first[0])
+    batches = [
+        training_rows(films, config, n, "train") for n in (Network(Bias("marker"), 0.8, 0), Network(Bias(), 0, 0))
+    ]
+    finding = [rows.batch(range(96))["finding"] for rows in batches]
+    assert torch.equal(*finding)
+
+
+def test_grid(study: Study) -> None:
+    """Two twins serve all; eight biased networks, and three methods at one q (0.8) for each bias and seed."""
+    names = [network.name for network in all_networks(study.opened.config)]
+    assert len(names) == len(set(names)) == 2 + 8 + 12
+    assert "marker-q0.8-unlearning-seed1" in names
+    assert len([c for c in study.cells if c.method == "none"]) == 4
+    assert set(study.layers) == {"twin of marker", "marker-q0.5-seed0", "marker-q0.8-seed0"}
+
+
+def test_group_models_are_two_networks_from_one(study: Study) -> None:
+    found = weights(study, Network(Bias("marker"), 0.8, 0, "group_models"))
+    assert {name.split("/")[0] for name in found} == {"0", "1"}
+    assert not torch.equal(found["0/linear.0.weight"], found["1/linear.0.weight"])
+
+
+def test_reweighing_weighs_the_rows_and_nothing_else(study: Study) -> None:
+    config, films = study.opened.config, study.opened.films
+    rows = training_rows(films, config, Network(Bias("marker"), 0.8, 0, "reweighing"), "train")
+    batch = rows.batch(range(len(rows)))
+    for y in (0, 1):
+        for g in (0, 1):
+            cell = (batch["finding"] == y) & (batch["group"] == g)
+            margins = (batch["finding"] == y).double().mean() * (batch["group"] == g).double().mean()
+            assert batch["weight"][cell].double().sum() / 96 == pytest.approx(float(margins), abs=1e-6)
+
+
+def test_report(study: Study, capsys: pytest.CaptureFixture) -> None:
+    report = write_report(study)
+    page = report.read_text()
+    for text in (
+        "How far networks follow it",
+        "Encoding is not use",
+        "Where they look",
+        "Mitigation",
+        "group models",
+    ):
+        assert text in page
+    assert page.count("data:image/png;base64") == 5
+    found = json.loads((report.parent / "study.json").read_text())
+    assert found["networks"] == 22 and found["bayes"]["0.8"]["gap"] == pytest.approx(0.334, abs=5e-4)
+    cell = next(c for c in found["cells"] if (c["bias"], c["q"], c["method"]) == ("marker", 0.8, "none"))
+    table = pd.read_csv(report.parent / "scores.csv")
+    own = table[table["network"].isin(["marker-q0.8-seed0", "marker-q0.8-seed1"])]
+    called = np.where(own["group"] == "B", own["score_b"], own["score_a"]) > 0
+    assert cell["statistics"]["accuracy"]["value"] == pytest.approx((called == own["y_true"]).mean(), abs=1e-9)
+
+
+def test_what_is_done_is_not_done_again_and_a_grid_grows(
+    study: Study, study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    run = Fit.run
+    monkeypatch.setattr(Fit, "run", lambda self: (trained.append(1), run(self))[1])
+    run_study(read_settings(StudyConfig, study_file))
+    assert not trained
+    grown = run_study(read_settings(StudyConfig, study_file, ["q=[0.5,0.8,0.9]"]))
+    assert len(trained) == 4  # two biases, two seeds
+    assert len(grown.cells) == len(study.cells) + 2
+
+
+def test_a_killed_training_ends_where_a_whole_one_does(
+    study: Study, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the sixth step of the second network; the same command goes on, bit for bit."""
+    settings = [f"run={tmp_path / 'killed'}", "mitigate=[]", "saliency_rows=0"]
+    config, taken, step = read_settings(StudyConfig, study_file, settings), [], Fit._step
+
+    def killed(self: Fit) -> object:
+        taken.append(1)
+        if len(taken) == 18:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Fit, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config)
+    monkeypatch.setattr(Fit, "_step", step)
+    again = run_study(config)
+    for network in all_networks(config):
+        own = scores(again, network)
+        assert all(torch.equal(own[name], scores(study, network)[name]) for name in own)
+
+
+def test_in_two_processes_as_in_one(study: Study, study_file: Path, tmp_path: Path) -> None:
+    """The same numbers to float tolerance: a process has one thread, and sums in another order."""
+    settings = [f"run={tmp_path / 'two'}", "mitigate=[]", "saliency_rows=0"]
+    config = read_settings(StudyConfig, study_file, [*settings, "processes=2", "q=[0.8]", "encode_q=[0.8]"])
+    two = run_study(config)
+    for network in all_networks(config):
+        own = scores(two, network)
+        assert all(torch.allclose(own[name], scores(study, network)[name], atol=1e-4) for name in own)
+
+
+def test_a_module_of_ones_own(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def build(channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 4, 8, stride=8), nn.ReLU(), nn.Flatten())\n"
+        "def flat(channels):\n"
+        "    return nn.Conv2d(channels, 4, 8)\n"
+    )
+    few = ["mitigate=[]", "seeds=[0]", "q=[0.8]", "encode_q=[0.8]", "mitigate_q=[0.8]"]
+    settings = [f"run={tmp_path / 'run'}", *few]
+    found = run_study(read_settings(StudyConfig, study_file, [*settings, f"module={tmp_path}/mine.py:build"]))
+    assert [layer["layer"] for layer in found.layers["marker-q0.8-seed0"]] == ["1 relu"]
+    with pytest.raises(ConfigError, match=r"made \(2, 4, 25, 25\) of two images; expected features"):
+        run_study(read_settings(StudyConfig, study_file, [*settings, f"module={tmp_path}/mine.py:flat"]))
+
+
+def test_films_of_ones_own(study_file: Path, tmp_path: Path) -> None:
+    """A folder of PNGs with a table: no best classifier is known, so gaps stand in the place of the index."""
+    main(["simulate", str(tmp_path / "films"), "--n", "60", "--size", "32"])
+    where = ["data.source=folder", f"data.root={tmp_path / 'films'}", "data.knobs={}", f"run={tmp_path / 'run'}"]
+    channels = "plant={marker: {marker: 1.0}, steep: {contrast: 0.2, underdiagnosis: 0.3}}"
+    small = ["mitigate=[reweighing]", "seeds=[0]", "probe_rows=40"]
+    found = run_study(read_settings(StudyConfig, study_file, [*where, channels, *small]))
+    assert not found.opened.has_bayes
+    page = write_report(found).read_text()
+    assert "Gap between the groups" in page and "best gap" not in page
+    film = np.asarray(Image.open(next((tmp_path / "films" / "images").glob("*.png"))))
+    assert film.shape == (32, 32)
+
+
+def test_command(study: Study, study_file: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["bias", str(study_file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("report: ") and lines[0].startswith("marker: shortcut index")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(["q=[0.4]"], "q has 0.4; expected numbers from 0.5"),
+     (["mitigate_q=[0.7]"], "mitigate_q has 0.7, which is not in q"),
+     (["mitigate=[reweigh]"], "mitigate has 'reweigh'; did you mean 'reweighing'"),
+     (["plant={marker-1: {marker: 1.0}}"], "use letters, digits and _"),
+     (["finding=age"], "'age' has not two labels"),
+     (["finding=findin"], "'findin' is no attribute; did you mean 'finding'"),
+     (["data.planted={group: {marker: 1.0}}"], "a study plants its own biases"),
+     (["stps=3"], "unknown key 'stps'"),
+     (["module=nowhere.py:f"], "module: no file 'nowhere.py'")],
+)  # fmt: skip
+def test_a_study_that_cannot_be(study_file: Path, tmp_path: Path, settings: list[str], message: str) -> None:
+    with pytest.raises(CausalCXRError, match=message):
+        run_study(read_settings(StudyConfig, study_file, [f"run={tmp_path / 'x'}", *settings]))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_study_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="plant: expected at least one kind of bias, such as plant="):
+        run_study(StudyConfig(run=str(tmp_path / "x")))
+
+
+def test_a_folder_of_something_else_is_left_alone(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("a")
+    with pytest.raises(RunError, match="holds something else"):
+        run_study(read_settings(StudyConfig, study_file, [f"run={tmp_path}"]))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_no_study(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["bias", str(tmp_path / "none.yaml")]) == 2
+    assert "no study" in capsys.readouterr().err
