@@ -12,7 +12,7 @@ from typing import Any
 
 from causalcxr.bias.config import StudyConfig
 
-__all__ = ["Bias", "Network", "all_biases", "all_networks", "encoded_networks", "twin_of"]
+__all__ = ["Bias", "Network", "all_biases", "all_networks", "encoded_networks", "scored_biases", "twin_of"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,15 @@ def encoded_networks(study: StudyConfig) -> list[Network]:
     """Those whose layers are probed: of the first strength and seed, and their twin."""
     of = StudyConfig(plant=study.plant, strengths=study.strengths[:1], seeds=study.seeds[:1])
     return [Network(Bias(), 0.0, study.seeds[0]), *_cells(of, study.encode_q, ["none"])]
+
+
+def scored_biases(network: Network, study: StudyConfig) -> list[str]:
+    """Names of the biases under which a network is scored: its own, and of several at once each; of a twin all."""
+    biases = all_biases(study)
+    if network.is_twin:
+        return [bias.name for bias in biases]
+    own = network.bias.channels(study).items()
+    return [bias.name for bias in biases if bias == network.bias or bias.channels(study).items() < own]
 
 
 def twin_of(network: Network) -> Network:

@@ -53,6 +53,9 @@ def as_json(study: Study) -> dict[str, Any]:
         "seeds": config.seeds,
         "bayes": {f"{q:g}": _bayes(q) for q in config.q} if study.opened.has_bayes else None,
         "cells": [_cell_json(cell) for cell in study.cells],
+        "parts": [
+            {**vars(p), "pair_shift": vars(p.pair_shift), "pair_gap": vars(p.pair_gap)} for p in study.parts
+        ],
         "layers": study.layers,
         "saliency": study.saliency,
         "networks": len(all_networks(config)),
@@ -137,6 +140,9 @@ def _shown(study: Study) -> dict[str, Any]:
         },
         "bayes": {f"{q:g}": _bayes(q) for q in config.q} if opened.has_bayes else {},
         "mitigated": mitigated,
+        "parts": [
+            {**vars(p), "pair_shift": vars(p.pair_shift), "pair_gap": vars(p.pair_gap)} for p in study.parts
+        ],
         "main": main,
         "saliency": study.saliency,
         "definitions": DEFINITIONS,

@@ -15,15 +15,16 @@ from causalcxr.bias.config import StudyConfig, check_study
 from causalcxr.bias.encoding import encoding
 from causalcxr.bias.films import Films, make_films, open_films
 from causalcxr.bias.gaps import Measured, Scores, measure
-from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded_networks, twin_of
+from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded_networks, scored_biases, twin_of
 from causalcxr.bias.planting import changes_films, check_channels
 from causalcxr.bias.saliency import saliency
-from causalcxr.bias.training import build_network, load_network, train_network
+from causalcxr.bias.training import build_network, load_networks, train_network
 from causalcxr.bias.workers import processes_for, run_jobs
 from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort
 from causalcxr.graph import Graph, Variable, load_graph
+from causalcxr.metrics.intervals import Interval
 from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import load_metadata, load_tensors, write_atomically, write_json
 
@@ -71,11 +72,22 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Of a network with several biases at once: what one of them alone does, mean over seeds."""
+
+    network: str
+    part: str
+    pair_shift: Interval
+    pair_gap: Interval
+
+
+@dataclass(frozen=True)
 class Study:
     """A finished study. `layers` and `saliency` map names of networks to what was found of them."""
 
     opened: Opened
     cells: list[Cell]
+    parts: list[Part]
     layers: dict[str, list[dict[str, Any]]]
     saliency: dict[str, dict[str, float]]
     seconds: float  # of training, over all networks
@@ -98,9 +110,11 @@ def run_study(config: StudyConfig) -> Study:
     make_films(cohort, _films_folder(folder, cohort), biases)
     opened = _open(folder)
     processes = processes_for(config.processes, config.device)
-    _run(opened, "networks", _train, all_networks(config), "scores.safetensors", processes)
+    networks = all_networks(config)
+    _run(opened, "networks", _train, networks, [n for n in networks if not _is_scored(opened, n)], processes)
     probed = [n for n in encoded_networks(config) if n.is_twin or changes_films(n.bias.channels(config))]
-    _run(opened, "layers", _analyse, probed, "layers.json", processes)
+    left = [network for network in probed if not (opened.place(network) / "layers.json").exists()]
+    _run(opened, "layers", _analyse, probed, left, processes)
     log.info("study '%s': %.0f s", folder, time.perf_counter() - begun)
     return _collect(opened, probed)
 
@@ -150,11 +164,16 @@ def _run(
     what: str,
     function: Callable[[Path, Network], None],
     networks: Sequence[Network],
-    file: str,
+    left: Sequence[Network],
     processes: int,
 ) -> None:
-    left = [network for network in networks if not (opened.place(network) / file).exists()]
     run_jobs(what, function, opened.folder, left, len(networks) - len(left), processes)
+
+
+def _is_scored(opened: Opened, network: Network) -> bool:
+    """Under every bias that it is to be scored under; a grid may have grown."""
+    path = opened.place(network) / "scores.safetensors"
+    return path.exists() and set(scored_biases(network, opened.config)) <= set(load_metadata(path)["biases"])
 
 
 def _train(folder: Path, network: Network) -> None:
@@ -166,7 +185,7 @@ def _analyse(folder: Path, network: Network) -> None:
     """Layers and saliency of one network; of a twin by every bias at once."""
     opened = _open(folder)
     config, films = opened.config, opened.films
-    model = load_network(opened.place(network), config, opened.variable, films.plain.shape[1])
+    model = load_networks(opened.place(network), config, opened.variable, films.plain.shape[1])[0]
     names = [b.name for b in all_biases(config) if changes_films(b.channels(config))]
     found = {}
     for name in names if network.is_twin else [network.bias.name]:
@@ -186,12 +205,12 @@ def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
         for method in ("none", *config.mitigate):
             for q in config.q if method == "none" else config.mitigate_q:
                 networks = [Network(bias, q, seed, method) for seed in config.seeds]
-                scores = _scores(opened, bias, networks)
+                scores = _scores(opened, bias.name, networks)
                 group = films.group(q)[test]
                 found = measure(scores, films.finding[test], group, films.patients[test], q)
                 cells.append(Cell(bias, q, method, found))
     for network in all_networks(config):
-        seconds += load_metadata(opened.place(network) / "scores.safetensors")["seconds"]
+        seconds += load_metadata(opened.place(network) / "network.safetensors")["seconds"]
     layers, saliencies = {}, {}
     for network in probed:
         written = json.loads((opened.place(network) / "layers.json").read_text("utf-8"))
@@ -200,14 +219,35 @@ def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
             layers[key] = found["layers"]
             if found["saliency"]:
                 saliencies[key] = found["saliency"]
-    return Study(opened, cells, layers, saliencies, seconds)
+    return Study(opened, cells, _parts(opened), layers, saliencies, seconds)
 
 
-def _scores(opened: Opened, bias: Bias, networks: Sequence[Network]) -> Scores:
+def _parts(opened: Opened) -> list[Part]:
+    """Every network of several biases, under each of these that the study has by itself, and under all."""
+    config, films = opened.config, opened.films
+    test, found = films.rows("test"), []
+    for bias in all_biases(config):
+        names = scored_biases(Network(bias, 0.5, 0), config)
+        for q in config.q if len(names) > 1 else []:
+            networks = [Network(bias, q, seed) for seed in config.seeds]
+            for name in names:
+                measured = measure(
+                    _scores(opened, name, networks),
+                    films.finding[test],
+                    films.group(q)[test],
+                    films.patients[test],
+                    q,
+                )
+                shift, gap = (measured.statistics[key] for key in ("pair_shift", "pair_gap"))
+                found.append(Part(f"{bias.name}, q = {q:g}", name, shift, gap))
+    return found
+
+
+def _scores(opened: Opened, bias: str, networks: Sequence[Network]) -> Scores:
     own = [load_tensors(opened.place(n) / "scores.safetensors")[0] for n in networks]
     twins = [load_tensors(opened.place(twin_of(n)) / "scores.safetensors")[0] for n in networks]
     return Scores(
         np.stack([scores["plain"].numpy() for scores in own]),
-        np.stack([scores[f"biased/{bias.name}"].numpy() for scores in own]),
+        np.stack([scores[f"biased/{bias}"].numpy() for scores in own]),
         np.stack([scores["plain"].numpy() for scores in twins]),
     )

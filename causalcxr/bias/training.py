@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from causalcxr.bias.config import StudyConfig
 from causalcxr.bias.films import Films, GroupRows
-from causalcxr.bias.grid import Network
+from causalcxr.bias.grid import Network, scored_biases
 from causalcxr.bias.objectives import FindingObjective, UnlearningObjective, reweighing
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.likelihood import image_to_float
@@ -27,7 +27,7 @@ from causalcxr.support.user_code import call_function
 from causalcxr.training.config import TrainConfig
 from causalcxr.training.loop import Fit
 
-__all__ = ["build_network", "load_network", "log_odds", "train_network", "training_rows"]
+__all__ = ["build_network", "load_networks", "log_odds", "train_network", "training_rows"]
 
 _BATCH = 256
 
@@ -73,46 +73,57 @@ def training_rows(films: Films, study: StudyConfig, network: Network, split: str
 def train_network(network: Network, study: StudyConfig, variable: Variable, films: Films, folder: Path) -> None:
     """Train, calibrate and score; `folder` then holds network.safetensors and scores.safetensors.
 
-    A killed training goes on from its checkpoint.
+    A killed training goes on from its checkpoint; a trained network is only scored.
     """
-    train, val = (training_rows(films, study, network, split) for split in ("train", "val"))
-    predictor = build_network(study, variable, films.plain.shape[1], network.seed)
-    predictor.fit_scaling({variable.name: torch.from_numpy(train.recorded[train.numbers].astype(np.int64))})
-    fit = _fitter(study, network.seed, folder / "state")
-    seconds = 0.0
-    if network.method == "unlearning":
-        with seeded(seed_of(network.seed, "unlearning")):
-            objective = UnlearningObjective(predictor, study.unlearning)
-        seconds += fit("unlearning", objective, train, val, study.train.steps)
-        models = [predictor]
-    elif network.method == "group_models":
-        half = study.train.steps // 2
-        seconds += fit("all", FindingObjective(predictor), train, val, half)
-        models = [copy.deepcopy(predictor) for _ in range(2)]
-        for g, model in enumerate(models):
-            parts = [rows.subset(np.flatnonzero(rows.group[rows.numbers] == bool(g))) for rows in (train, val)]
-            seconds += fit(f"group{g}", FindingObjective(model), *parts, study.train.steps - half)
+    if (folder / "network.safetensors").exists():
+        models = load_networks(folder, study, variable, films.plain.shape[1])
     else:
-        seconds += fit("finding", FindingObjective(predictor), train, val, study.train.steps)
-        models = [predictor]
-    device = _device(study)
-    for model in models:
-        _calibrate(model.to(device), val)
-    tensors = {
-        f"{i}/{name}": value for i, model in enumerate(models) for name, value in model.state_dict().items()
-    }
-    save_tensors(folder / "network.safetensors", tensors, {"models": len(models)})
-    scores = _score_test(models, films, network)
-    save_tensors(folder / "scores.safetensors", scores, {"name": network.name, "seconds": seconds})
+        models, seconds = _train(network, study, variable, films, folder)
+        tensors = {f"{i}/{name}": v for i, model in enumerate(models) for name, v in model.state_dict().items()}
+        save_tensors(folder / "network.safetensors", tensors, {"models": len(models), "seconds": seconds})
+    models = [model.to(_device(study)) for model in models]
+    biases = scored_biases(network, study)
+    scores = _score_test(models, films, biases)
+    save_tensors(folder / "scores.safetensors", scores, {"name": network.name, "biases": biases})
     shutil.rmtree(folder / "state", ignore_errors=True)
 
 
-def load_network(folder: Path, study: StudyConfig, variable: Variable, channels: int) -> NetworkPredictor:
-    """A trained network, in evaluation mode. Of group models that of group A."""
-    predictor = build_network(study, variable, channels, 0)
-    tensors, _ = load_tensors(folder / "network.safetensors")
-    predictor.load_state_dict({k.removeprefix("0/"): v for k, v in tensors.items() if k.startswith("0/")})
-    return predictor.eval()
+def _train(
+    network: Network, study: StudyConfig, variable: Variable, films: Films, folder: Path
+) -> tuple[list[NetworkPredictor], float]:
+    """The calibrated network, or both group models, and the seconds of their training."""
+    train, val = (training_rows(films, study, network, split) for split in ("train", "val"))
+    predictor = build_network(study, variable, films.plain.shape[1], network.seed)
+    predictor.fit_scaling({variable.name: torch.from_numpy(train.recorded[train.numbers].astype(np.int64))})
+    fit, steps = _fitter(study, network.seed, folder / "state"), study.train.steps
+    models = [predictor]
+    if network.method == "unlearning":
+        with seeded(seed_of(network.seed, "unlearning")):
+            objective = UnlearningObjective(predictor, study.unlearning)
+        seconds = fit("unlearning", objective, train, val, steps)
+    elif network.method == "group_models":
+        seconds = fit("all", FindingObjective(predictor), train, val, steps // 2)
+        models = [copy.deepcopy(predictor) for _ in range(2)]
+        for g, model in enumerate(models):
+            parts = [rows.subset(np.flatnonzero(rows.group[rows.numbers] == bool(g))) for rows in (train, val)]
+            seconds += fit(f"group{g}", FindingObjective(model), *parts, steps - steps // 2)
+    else:
+        seconds = fit("finding", FindingObjective(predictor), train, val, steps)
+    for model in models:
+        _calibrate(model.to(_device(study)), val)
+    return models, seconds
+
+
+def load_networks(folder: Path, study: StudyConfig, variable: Variable, channels: int) -> list[NetworkPredictor]:
+    """A trained network in evaluation mode; of group models that of A, then that of B."""
+    tensors, facts = load_tensors(folder / "network.safetensors")
+    models = []
+    for i in range(facts["models"]):
+        predictor = build_network(study, variable, channels, 0)
+        prefix = f"{i}/"
+        predictor.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        models.append(predictor.eval())
+    return models
 
 
 def log_odds(predictor: NetworkPredictor, image: Tensor) -> Tensor:
@@ -164,17 +175,11 @@ def _calibrate(predictor: NetworkPredictor, val: GroupRows) -> None:
 
 
 @torch.no_grad()
-def _score_test(models: list[NetworkPredictor], films: Films, network: Network) -> dict[str, Tensor]:
-    """Log-odds `(N,)` of every test subject: `plain`, and `biased/NAME` of the network's own bias, or of all.
-
-    A twin scores every bias, so that nothing it is compared with needs another pass.
-    """
+def _score_test(models: list[NetworkPredictor], films: Films, biases: list[str]) -> dict[str, Tensor]:
+    """Log-odds `(N,)` of every test subject: `plain`, and `biased/NAME` of each bias."""
     rows = films.rows("test")
-    names = sorted(films.biased) if network.is_twin else [network.bias.name]
-    scores = {"plain": _scores(models[0], films.plain, rows)}
-    for name in names:
-        scores[f"biased/{name}"] = _scores(models[-1], films.biased[name], rows)
-    return scores
+    plain = {"plain": _scores(models[0], films.plain, rows)}
+    return plain | {f"biased/{name}": _scores(models[-1], films.biased[name], rows) for name in biases}
 
 
 def _scores(model: NetworkPredictor, images: np.ndarray, rows: np.ndarray) -> Tensor:

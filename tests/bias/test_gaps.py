@@ -111,7 +111,7 @@ def test_patients_are_drawn_whole(people: tuple) -> None:
     twice = Scores(*(np.repeat(part, 2, axis=1) for part in (single.under_a, single.under_b, single.twin)))
     widths = []
     for scores, repeat, patients in ((single, 1, np.arange(4000)), (twice, 2, np.repeat(np.arange(4000), 2))):
-        of = [np.repeat(values, repeat) for values in (finding[half], group)]
+        of = np.repeat(finding[half], repeat), np.repeat(group, repeat)
         found = measure(scores, *of, patients, 0.8).statistics["gap"]
         widths.append(found.high - found.low)
     assert widths[1] == pytest.approx(widths[0], rel=0.02)

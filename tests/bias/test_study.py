@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from causalcxr.bias.config import StudyConfig
-from causalcxr.bias.grid import Bias, Network, all_networks
+from causalcxr.bias.grid import Bias, Network, all_networks, scored_biases
 from causalcxr.bias.report import write_report
 from causalcxr.bias.study import Study, run_study
 from causalcxr.bias.training import build_network, training_rows
@@ -60,6 +60,7 @@ def test_grid(study: Study) -> None:
     names = [network.name for network in all_networks(study.opened.config)]
     assert len(names) == len(set(names)) == 2 + 8 + 12
     assert "marker-q0.8-unlearning-seed1" in names
+    assert scored_biases(Network(Bias(), 0.0, 0), study.opened.config) == ["marker", "nothing"]
     assert len([c for c in study.cells if c.method == "none"]) == 4
     assert set(study.layers) == {"twin of marker", "marker-q0.5-seed0", "marker-q0.8-seed0"}
 
@@ -217,3 +218,23 @@ def test_a_folder_of_something_else_is_left_alone(study_file: Path, tmp_path: Pa
 def test_no_study(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["bias", str(tmp_path / "none.yaml")]) == 2
     assert "no study" in capsys.readouterr().err
+
+
+def test_two_at_once_and_each_alone(study_file: Path, tmp_path: Path) -> None:
+    """A network of both is scored on films with one of them; a bias that is added later is scored, not trained."""
+    text = study_file.read_text().replace(
+        "nothing: {exposure: 0.0}", "exposed: {exposure: 0.3}\n  both: {marker: 1.0, exposure: 0.3}"
+    )
+    path = tmp_path / "both.yaml"
+    path.write_text(text)
+    few = [f"run={tmp_path / 'run'}", "mitigate=[]", "seeds=[0]", "q=[0.8]", "encode_q=[0.8]", "saliency_rows=0"]
+    found = run_study(read_settings(StudyConfig, path, few))
+    assert [(part.network, part.part) for part in found.parts] == [
+        ("both, q = 0.8", n) for n in ("marker", "exposed", "both")
+    ]
+    twin = found.opened.place(Network(Bias(), 0.0, 0))
+    before = (twin / "network.safetensors").stat().st_mtime_ns
+    grown = run_study(read_settings(StudyConfig, path, [*few, "plant.steep={contrast: 0.2}"]))
+    assert (twin / "network.safetensors").stat().st_mtime_ns == before
+    assert "biased/steep" in load_tensors(twin / "scores.safetensors")[0]
+    assert len(grown.cells) == 4
