@@ -2,10 +2,9 @@
 
     python benchmarks/bias/throughput.py --samples 4
 
-Four kinds at five q and two seeds, 64 x 64; every network takes the same number of steps. The study runs whole. Of
-the 80 separate runs (40 with the bias, 40 twins) `--samples` are run, each with a cohort of its own as it would need,
-and their mean is taken 80 times. One such run trains a predictor and an evaluator; `predictor_alone` counts start,
-cohort and predictor only.
+Four kinds at five q and two seeds, 64 x 64; every network takes the same number of steps. The study runs whole.
+Of the 80 separate runs (40 with the bias, 40 twins) `--samples` are run, each with the cohort that it needs, and
+their mean is taken 80 times. Such a run trains a predictor and an evaluator; `predictor_alone` leaves the latter out.
 """
 
 import argparse

@@ -12,14 +12,16 @@ import torch
 import yaml
 from torch import nn
 
+from causalcxr.bias.config import StudyConfig, check_study
 from causalcxr.commands.arguments import Parser, assignments
 from causalcxr.commands.main import COMMANDS, main
-from causalcxr.config import load_config, override_config, read_config
+from causalcxr.config import load_config, override_config, read_config, read_settings
 from causalcxr.data.config import SOURCES
 from causalcxr.evaluation.evaluate import DATA_PLACES
 from causalcxr.graph import graph_from_dict, load_graph
 from causalcxr.training.pipeline import train
 from causalcxr.values import parse_assignments
+from tests.bias.conftest import STUDY
 from tests.conftest import TINY_DATA, TINY_IMAGE, TINY_TRAINING
 from tests.docs.pages import ROOT, Block, commands, fenced
 
@@ -58,6 +60,7 @@ def workplace(tiny_run, tmp_path, monkeypatch) -> Path:
         (tmp_path / "runs" / name).symlink_to(tiny_run)
     presets = {block.page: block.text for block in reversed(fenced("yaml"))}  # the first of a page
     (tmp_path / "my-hospital.yaml").write_text(presets["README.md"])
+    (tmp_path / "study.yaml").write_text(STUDY.format(run="runs/study", cache="cache"))
     (tmp_path / "mira-labels.yaml").write_text(presets["docs/data/mira.md"])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -95,6 +98,9 @@ def test_yaml_loads(block, tmp_path):
         return
     preset = tmp_path / "preset.yaml"
     preset.write_text(block.text)
+    if "plant" in declared:
+        check_study(read_settings(StudyConfig, preset))
+        return
     config = load_config([f"preset={preset}"])
     assert load_graph(config.graph).image
 
@@ -188,6 +194,9 @@ def _check_options(command: str, arguments: Sequence[str], options: argparse.Nam
     elif command == "audit":
         asked = [word for word in settings if word.startswith(("audit.", *DATA_PLACES))]
         override_config(read_config(Path("runs/demo/config.yaml")), asked)
+    elif command == "bias":
+        if options.study != "STUDY.yaml":
+            check_study(read_settings(StudyConfig, ROOT / options.study, settings))
     elif command == "counterfactual":
         graph, named = load_graph("chest"), assignments(arguments, "--with", "--do")[1]
         assert set(parse_assignments(graph, named["--with"])) == set(graph.attributes)
