@@ -4,7 +4,7 @@
 
 Four kinds at five q and two seeds, 64 x 64; every network takes the same number of steps. The study runs whole.
 Of the 80 separate runs (40 with the bias, 40 twins) `--samples` are run, each with the cohort that it needs, and
-their mean is taken 80 times. Such a run trains a predictor and an evaluator; `predictor_alone` is without the latter.
+their mean is taken 80 times. Such a run trains a predictor and an evaluator, `predictor_alone` not the latter.
 """
 
 import argparse

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from causalcxr import simulator
-from causalcxr.bias.planting import changes_films, plant
+from causalcxr.bias.planting import on_films, plant
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.rows import Indices
+from causalcxr.support.digest import digest
 from causalcxr.support.files import write_atomically
 from causalcxr.support.progress import progress_bar
 
@@ -103,21 +104,23 @@ class GroupRows:
 
 
 def make_films(cohort: Cohort, folder: Path, biases: Mapping[str, Mapping[str, float]]) -> None:
-    """Write the films of every bias that changes them as `folder/NAME.npy`, unless they are there."""
+    """Write the films of every bias that changes them, unless they are there; those that look alike once."""
     n = len(cohort.manifest)
-    left = {
-        name: channels
-        for name, channels in biases.items()
-        if changes_films(channels) and not (folder / f"{name}.npy").exists()
-    }
+    wanted = {_path(folder, channels): channels for channels in biases.values() if on_films(channels)}
+    left = {path: channels for path, channels in wanted.items() if not path.exists()}
     with progress_bar("films", n * len(left), shown=bool(left)) as advance:
-        for name, channels in left.items():
+        for path, channels in left.items():
             parts = []
             for rows in np.split(np.arange(n), range(_AT_ONCE, n, _AT_ONCE)):
                 parts.append(plant(cohort, rows, channels))
-                advance(name, len(rows))
+                advance(", ".join(on_films(channels)), len(rows))
             made = np.concatenate(parts)
-            write_atomically(folder / f"{name}.npy", lambda file, made=made: np.save(file, made))
+            write_atomically(path, lambda file, made=made: np.save(file, made))
+
+
+def _path(folder: Path, channels: Mapping[str, float]) -> Path:
+    """Named by all that the films depend on besides the cohort."""
+    return folder / f"{digest(on_films(channels))}.npy"
 
 
 def open_films(cohort: Cohort, folder: Path, finding: str, biases: Mapping[str, Mapping[str, float]]) -> Films:
@@ -125,12 +128,12 @@ def open_films(cohort: Cohort, folder: Path, finding: str, biases: Mapping[str, 
     assert cohort.images is not None
     manifest, variable, images = cohort.manifest, cohort.graph[finding], cohort.images
 
-    def read(name: str) -> np.ndarray:
-        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    def read(channels: Mapping[str, float]) -> np.ndarray:
+        return np.load(_path(folder, channels), mmap_mode="r", allow_pickle=False).view(np.ndarray)
 
     return Films(
         plain=images,
-        biased={name: read(name) if changes_films(channels) else images for name, channels in biases.items()},
+        biased={name: read(channels) if on_films(channels) else images for name, channels in biases.items()},
         finding=manifest[finding].to_numpy(dtype=str) == variable.labels[1],
         split=manifest["split"].to_numpy(dtype=str),
         patients=manifest["patient_id"].to_numpy(dtype=str),

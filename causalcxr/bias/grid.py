@@ -4,13 +4,12 @@ One without the bias is the twin of all that share its seed, at every q and of e
 its films, so that the same people, weights and batches give the same network.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from causalcxr.bias.config import StudyConfig
+from causalcxr.support.digest import digest
 
 __all__ = ["Bias", "Network", "all_biases", "all_networks", "encoded_networks", "scored_biases", "twin_of"]
 
@@ -59,7 +58,7 @@ class Network:
         parts: dict[str, Any] = {"channels": self.bias.channels(study), "q": self.q, "seed": self.seed}
         parts |= {"method": self.method, "data": data_hash, "finding": study.finding, "module": study.module}
         parts |= {"network": asdict(study.network), "train": asdict(study.train), "unlearning": study.unlearning}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(parts)
 
 
 def all_biases(study: StudyConfig) -> list[Bias]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from causalcxr.bias.bayes import optimum
 from causalcxr.bias.gaps import seed_interval
 from causalcxr.bias.grid import Bias
-from causalcxr.bias.planting import changes_films
+from causalcxr.bias.planting import on_films
 from causalcxr.bias.study import Study
 from causalcxr.metrics.intervals import Interval
 from causalcxr.report.figures import Band, bands_figure, changes_band, difference_limit
@@ -24,7 +24,7 @@ SHOWN = 3  # subjects in the picture of examples
 def examples(study: Study) -> Figure:
     """Three test subjects: the film without the bias, with each, and what that changes."""
     films, opened = study.opened.films, study.opened
-    names = [b.name for b in _biases(study) if changes_films(b.channels(opened.config))]
+    names = [b.name for b in _biases(study) if on_films(b.channels(opened.config))]
     test = films.rows("test")
     sick, well = test[films.finding[test]], test[~films.finding[test]]
     chosen = [*sick[:2], *well[:1]][:SHOWN]

@@ -13,7 +13,7 @@ from causalcxr.simulator.planted import IMAGE_CHANNELS, marker_mask
 from causalcxr.simulator.warp import pixel_grid
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["changes_films", "check_channels", "plant"]
+__all__ = ["check_channels", "on_films", "plant"]
 
 SEEN = (*IMAGE_CHANNELS, "view")  # of a simulated film
 ON_FILMS = ("exposure", "contrast", "marker")  # what can be done to a film that is there already
@@ -37,14 +37,14 @@ def check_channels(plant: Mapping[str, Mapping[str, float]], is_simulated: bool)
             raise ConfigError(str(error).replace("planted.group", f"plant.{kind}")) from None
 
 
-def changes_films(channels: Mapping[str, float]) -> bool:
-    """Whether a bias is on the films, and not in the record alone."""
-    return any(strength and channel in SEEN for channel, strength in channels.items())
+def on_films(channels: Mapping[str, float]) -> dict[str, float]:
+    """What of a bias is on the films, and not in the record alone; empty if it changes none."""
+    return {channel: strength for channel, strength in channels.items() if strength and channel in SEEN}
 
 
 def plant(cohort: Cohort, rows: np.ndarray, channels: Mapping[str, float]) -> np.ndarray:
     """Films `uint8 (B, C, size, size)` of these rows of the manifest, as if everyone were in group B."""
-    seen = {channel: strength for channel, strength in channels.items() if channel in SEEN}
+    seen = on_films(channels)
     assert cohort.images is not None
     if cohort.source.get("source") == "simulator":
         return _render(cohort, rows, seen)

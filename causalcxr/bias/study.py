@@ -16,7 +16,7 @@ from causalcxr.bias.encoding import encoding
 from causalcxr.bias.films import Films, make_films, open_films
 from causalcxr.bias.gaps import Measured, Scores, measure
 from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded_networks, scored_biases, twin_of
-from causalcxr.bias.planting import changes_films, check_channels
+from causalcxr.bias.planting import check_channels, on_films
 from causalcxr.bias.saliency import saliency
 from causalcxr.bias.training import build_network, load_networks, train_network
 from causalcxr.bias.workers import processes_for, run_jobs
@@ -25,6 +25,7 @@ from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort
 from causalcxr.graph import Graph, Variable, load_graph
 from causalcxr.metrics.intervals import Interval
+from causalcxr.support.digest import digest
 from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import load_metadata, load_tensors, write_atomically, write_json
 
@@ -59,6 +60,14 @@ class Opened:
     def place(self, network: Network) -> Path:
         """The folder of a network: its name, and a key of all that its weights depend on."""
         return self.folder / "networks" / f"{network.name}-{network.key(self.config, self.cohort.data_hash)}"
+
+    def probes(self, network: Network) -> Path:
+        """The file of what was found inside a network, named by how it was looked for."""
+        config = self.config
+        parts: list[Any] = [config.probe_rows, config.saliency_rows]
+        if network.is_twin:  # it is probed under every bias
+            parts.append({bias.name: bias.channels(config) for bias in all_biases(config)})
+        return self.place(network) / f"probes-{digest(parts)}.json"
 
 
 @dataclass(frozen=True)
@@ -112,8 +121,8 @@ def run_study(config: StudyConfig) -> Study:
     processes = processes_for(config.processes, config.device)
     networks = all_networks(config)
     _run(opened, "networks", _train, networks, [n for n in networks if not _is_scored(opened, n)], processes)
-    probed = [n for n in encoded_networks(config) if n.is_twin or changes_films(n.bias.channels(config))]
-    left = [network for network in probed if not (opened.place(network) / "layers.json").exists()]
+    probed = [n for n in encoded_networks(config) if n.is_twin or on_films(n.bias.channels(config))]
+    left = [network for network in probed if not opened.probes(network).exists()]
     _run(opened, "layers", _analyse, probed, left, processes)
     log.info("study '%s': %.0f s", folder, time.perf_counter() - begun)
     return _collect(opened, probed)
@@ -186,7 +195,7 @@ def _analyse(folder: Path, network: Network) -> None:
     opened = _open(folder)
     config, films = opened.config, opened.films
     model = load_networks(opened.place(network), config, opened.variable, films.plain.shape[1])[0]
-    names = [b.name for b in all_biases(config) if changes_films(b.channels(config))]
+    names = [b.name for b in all_biases(config) if on_films(b.channels(config))]
     found = {}
     for name in names if network.is_twin else [network.bias.name]:
         layers = [asdict(layer) for layer in encoding(model, films, name, config.probe_rows)]
@@ -194,7 +203,7 @@ def _analyse(folder: Path, network: Network) -> None:
         if config.saliency_rows:
             seen = asdict(saliency(model, films, opened.cohort, name, config.saliency_rows))
         found[name] = {"layers": layers, "saliency": seen}
-    write_json(opened.place(network) / "layers.json", found)
+    write_json(opened.probes(network), found)
 
 
 def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
@@ -213,7 +222,7 @@ def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
         seconds += load_metadata(opened.place(network) / "network.safetensors")["seconds"]
     layers, saliencies = {}, {}
     for network in probed:
-        written = json.loads((opened.place(network) / "layers.json").read_text("utf-8"))
+        written = json.loads(opened.probes(network).read_text("utf-8"))
         for name, found in written.items():
             key = f"twin of {name}" if network.is_twin else network.name
             layers[key] = found["layers"]

@@ -5,7 +5,6 @@ train = cohort.split("train")
 batch = train.batch([3, 1, 2])               # {"sex": int64 (3,), ..., "image": uint8 (3, C, H, W)}
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from causalcxr.data.shared_pixels import refuse_shared
 from causalcxr.data.source import Source
 from causalcxr.data.working_folder import WorkingFolder, lock, remove_leftovers, working_folder
 from causalcxr.graph import Graph
+from causalcxr.support.digest import digest
 from causalcxr.support.errors import DataError
 
 __all__ = ["Cohort", "Split", "open_cohort", "prepare", "prepare_into", "prepared_folder"]
@@ -132,7 +132,7 @@ def _key(config: DataConfig, graph: Graph, source: Source) -> str:
         "about": source.about,
         "key": source.key,
     }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return digest(settings)[:12]
 
 
 def _refuse_another(work: WorkingFolder) -> None:

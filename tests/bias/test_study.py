@@ -238,3 +238,31 @@ def test_two_at_once_and_each_alone(study_file: Path, tmp_path: Path) -> None:
     assert (twin / "network.safetensors").stat().st_mtime_ns == before
     assert "biased/steep" in load_tensors(twin / "scores.safetensors")[0]
     assert len(grown.cells) == 4
+
+
+def test_another_strength_under_the_same_name_is_another_bias(study_file: Path, tmp_path: Path) -> None:
+    """Films, networks and probes are named by what they depend on, and not by the kind alone."""
+    few = [f"run={tmp_path / 'run'}", "mitigate=[]", "seeds=[0]", "q=[0.8]", "encode_q=[0.8]", "saliency_rows=0"]
+    full, faint = (
+        run_study(read_settings(StudyConfig, study_file, [*few, f"plant.marker.marker={strength}"]))
+        for strength in (1.0, 0.2)
+    )
+    fresh = run_study(
+        read_settings(StudyConfig, study_file, [*few[1:], f"run={tmp_path / 'fresh'}", "plant.marker.marker=0.2"])
+    )
+    brightest = [
+        study.opened.films.biased["marker"].astype(int) - study.opened.films.plain for study in (full, faint)
+    ]
+    assert brightest[0].max() > 3 * brightest[1].max() > 0
+    network = Network(Bias("marker"), 0.8, 0)
+    assert torch.equal(scores(faint, network)["biased/marker"], scores(fresh, network)["biased/marker"])
+    assert faint.layers == fresh.layers != full.layers
+
+
+def test_probing_more_rows_is_probing_again(study_file: Path, tmp_path: Path) -> None:
+    few = [f"run={tmp_path / 'run'}", "mitigate=[]", "seeds=[0]", "q=[0.8]", "encode_q=[0.8]", "saliency_rows=0"]
+    found = [
+        run_study(read_settings(StudyConfig, study_file, [*few, f"probe_rows={rows}"])).layers["marker-q0.8-seed0"]
+        for rows in (64, 48)
+    ]
+    assert found[0] != found[1]
