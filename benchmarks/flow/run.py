@@ -3,6 +3,7 @@
     python benchmarks/flow/run.py --seeds 0 1 2                     the flow, into results.json beside this file
     python benchmarks/flow/run.py --mechanisms hvae --seeds 0       the hierarchical VAE
     python benchmarks/flow/run.py --steps runs/demo                 a table of solver steps, on validation films
+    python benchmarks/flow/run.py --new-subjects --seeds 0 1 2      exact errors of 4,000 more subjects, by guidance
 
 Trains, fine-tunes a copy with counterfactual targets, and evaluates both on the test split. A run that is there
 already is not trained again. Other mechanisms' and seeds' results stay. What `benchmarks/morphomnist.py` has found
@@ -26,6 +27,7 @@ from causalcxr.evaluation.evaluate import evaluate
 from causalcxr.interventions import draw_other_values
 from causalcxr.mechanisms.flow import Flow
 from causalcxr.metrics.exact import error_norms
+from causalcxr.metrics.intervals import ratio_interval
 from causalcxr.metrics.truth import find_truth
 from causalcxr.runs import open_run
 from causalcxr.support.files import write_json
@@ -35,6 +37,7 @@ HERE = Path(__file__).parent
 PRESETS = {"flow": "quickstart", "hvae": str(HERE / "hvae.yaml")}
 ATTRIBUTES = ("sex", "race", "age", "finding")
 STEPS = (2, 5, 10, 20, 50)
+GUIDANCE = (1.0, 1.15, 1.3)
 MORPHOMNIST = HERE.parent / "results" / "morphomnist_flow.json"
 
 
@@ -44,11 +47,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/flow"), help="folder of the runs")
     parser.add_argument("--steps", metavar="RUN", help="only the table of solver steps, of this run of a flow")
+    parser.add_argument(
+        "--new-subjects", action="store_true", help="only exact errors of trained runs on more subjects"
+    )
     options = parser.parse_args()
     path = HERE / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     if options.steps:
         results["steps"] = solver_steps(options.steps)
+    elif options.new_subjects:
+        for seed in options.seeds:
+            found = new_subjects(options.out / f"flow{seed}")
+            results.setdefault("new_subjects", {})[str(seed)] = found
     else:
         demo = results.setdefault("demo", {})
         for mechanism in options.mechanisms:
@@ -140,6 +150,34 @@ def solver_steps(folder: str, rows: int = 250) -> dict[str, Any]:
             "round_trip_levels": float(255 * lost.abs().mean()),
             "exact_error": errors,
             "seconds": seconds,
+        }
+    return found
+
+
+@torch.no_grad()
+def new_subjects(folder: Path, n: int = 4000) -> dict[str, Any]:
+    """Exact errors before fine-tuning of `n` subjects whom no split has, by guidance: a smaller sampling error."""
+    opened, scm = open_run(folder), causalcxr.load(folder)
+    data, flow = opened.config.data, scm.image_mechanism
+    cohort = open_cohort(replace(data, test=data.test + n), opened.graph)
+    truth = find_truth(cohort)
+    assert isinstance(flow, Flow) and truth is not None
+    test, found = cohort.split("test").subset(range(data.test, data.test + n)), {}
+    drawn = draw_other_values(opened.graph, test.batch(range(n)), cohort.split("train").attributes, 0)
+    for guidance in GUIDANCE:
+        flow.config = replace(flow.config, guidance=guidance)
+        norms: dict[str, list[Any]] = {name: [] for name in ATTRIBUTES}
+        for rows in torch.arange(n).split(500):
+            batch, ids = test.batch(rows), torch.tensor(test.ids[rows])
+            image, factual = batch["image"] / 255, truth.images(ids)
+            inferred = flow.infer(image, batch)
+            for name in ATTRIBUTES:
+                made = flow(inferred.noise, {**batch, name: drawn[name][rows]})
+                effect = truth.images(ids, {name: drawn[name][rows]}) - factual
+                norms[name].append(torch.stack(error_norms(made - image, effect)))
+        both = {name: torch.cat(parts, dim=1).double().numpy() for name, parts in norms.items()}
+        found[f"{guidance:g}"] = {
+            name: vars(ratio_interval(distance, size, test.patients)) for name, (distance, size) in both.items()
         }
     return found
 
