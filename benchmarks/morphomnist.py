@@ -41,8 +41,8 @@ from causalcxr.randomness import Draws
 from causalcxr.runs import open_run
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import load_tensors, save_tensors, write_json
-from causalcxr.training.loop import rows_of_step
 from causalcxr.training.pipeline import train
+from causalcxr.training.steps import rows_of_step
 
 log = logging.getLogger("causalcxr.benchmark")
 RESULTS = Path(__file__).parent / "results" / "morphomnist.json"

@@ -3,7 +3,7 @@
     python benchmarks/flow/run.py --seeds 0 1 2                     the flow, into results.json beside this file
     python benchmarks/flow/run.py --mechanisms hvae --seeds 0       the hierarchical VAE
     python benchmarks/flow/run.py --steps runs/demo                 a table of solver steps, on validation films
-    python benchmarks/flow/run.py --new-subjects --seeds 0 1 2      exact errors of 4,000 more subjects, by guidance
+    python benchmarks/flow/run.py --new-subjects --seeds 0 1 2     exact errors of 4,000 more subjects, by guidance
 
 Trains, fine-tunes a copy with counterfactual targets, and evaluates both on the test split. A run that is there
 already is not trained again. Other mechanisms' and seeds' results stay. What `benchmarks/morphomnist.py` has found

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ from causalcxr.support.files import load_tensors, save_tensors
 from causalcxr.support.progress import progress_bar
 from causalcxr.training.config import StageConfig, TrainConfig
 from causalcxr.training.objectives import Objective
+from causalcxr.training.steps import Steps, learning_rate
 
-__all__ = ["Fit", "Progress", "learning_rate", "rows_of_step"]
+__all__ = ["Fit", "Progress"]
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +67,8 @@ class Fit:
         for split, rows in {"train": self.train, "val": self.val}.items():
             if len(rows) == 0:
                 raise DataError(f"stage '{self.name}': the split '{split}' is empty")
-        # A fused step would unscale half-precision gradients by itself, and then they could not be clipped before.
-        fused = self.config.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(
-            self.objective.parameters(),
-            lr=self.stage.learning_rate,
-            betas=(self.stage.beta1, self.stage.beta2),
-            weight_decay=self.stage.weight_decay,
-            fused=fused,
-            foreach=not fused,
-        )
-        module: Any = torch.compile(self.objective) if self.stage.compile else self.objective
-        self.module, self.optimizer = self.fabric.setup(module, optimizer)
-        self.parameters = dict(self.objective.named_parameters())
+        self.steps = Steps(self.name, self.objective, self.stage, self.config, self.fabric)
+        self.optimizer, self.parameters = self.steps.optimizer, self.steps.parameters
         buffers = {name: b for name, b in self.objective.named_buffers() if b.is_floating_point()}
         self.weights: dict[str, Tensor] = {**self.parameters, **buffers}
         self.ema = {name: w.detach().clone() for name, w in self.weights.items()}
@@ -130,61 +119,11 @@ class Fit:
 
     def _step(self) -> tuple[dict[str, float], float]:
         """One optimiser step: losses by variable and the gradient's norm before clipping."""
-        step, accumulate = self.progress.step, self.stage.accumulate
-        self.objective.step.fill_(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.stage, step)
-        totals = dict.fromkeys(self.objective.names, 0.0)
-        for micro in range(accumulate):
-            losses = self._accumulate(step * accumulate + micro, last=micro == accumulate - 1)
-            for name, loss in losses.items():
-                totals[name] += float(loss.detach()) / accumulate
-        norm = self._clip()
-        if not math.isfinite(norm):
-            self._count_bad_step(totals)
-        scaler_skips = self.config.precision == "16-mixed"  # and lowers its scale
-        if scaler_skips or (math.isfinite(norm) and not 0 < self.stage.skip_norm < norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        step = self.progress.step
+        found = self.steps.take(self.train, step, learning_rate(self.stage, step))
+        self.progress.bad_steps = self.steps.bad_steps
         self._update_average()
-        return totals, norm
-
-    def _accumulate(self, index: int, last: bool) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch, the `index`-th since the stage began."""
-        seed, fabric = self.config.seed, self.fabric
-        rank, world = fabric.global_rank, fabric.world_size
-        rows = rows_of_step(seed, index, len(self.train), self.stage.batch_size, rank, world)
-        draws = Draws(seed_of(seed, self.name, index), fabric.device, rank, world)
-        with fabric.no_backward_sync(self.module, enabled=not last):  # pyright: ignore[reportArgumentType]
-            batch = fabric.to_device(self.train.batch(rows))
-            losses = {k: v.mean() for k, v in self.module(batch, draws).items()}
-            fabric.backward(torch.stack(list(losses.values())).sum() / self.stage.accumulate)
-        return losses
-
-    def _clip(self) -> float:
-        norm: Any = self.fabric.clip_gradients(
-            self.module,  # pyright: ignore[reportArgumentType]
-            self.optimizer,
-            max_norm=self.stage.clip_norm,
-            error_if_nonfinite=False,
-        )
-        return float(norm)
-
-    def _count_bad_step(self, losses: Mapping[str, float]) -> None:
-        variables = [name for name, loss in losses.items() if not math.isfinite(loss)]
-        if not variables and self.config.precision == "16-mixed":
-            return  # an overflow of the scaled gradients, which the scaler is there to handle
-        self.progress.bad_steps += 1
-        gradients = (n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all())
-        what = f"loss of '{variables[0]}'" if variables else f"gradient of '{next(gradients, '?')}'"
-        where = f"stage '{self.name}', step {self.progress.step}"
-        log.warning("%s: the %s is not finite; this step is skipped", where, what)
-        if self.progress.bad_steps > self.config.max_bad_steps:
-            raise TrainingError(
-                f"{where}: the {what} is not finite, step number {self.progress.bad_steps} of this kind "
-                f"(train.max_bad_steps is {self.config.max_bad_steps}); check the data, or lower "
-                f"{self._key}.learning_rate"
-            )
+        return found
 
     def _update_average(self) -> None:
         """Moving average of the weights; its horizon grows with the step so that the start is forgotten."""
@@ -218,12 +157,6 @@ class Fit:
             return value.to(parameter.device) if self.optimizer.param_groups[0]["fused"] else value
         return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
-    @property
-    def _key(self) -> str:
-        """Where the configuration has this stage's settings; several stages may share them."""
-        shared = [f"train.{name}" for name, value in vars(self.config).items() if value is self.stage]
-        return shared[0] if shared else f"train.{self.name}"
-
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.stage.steps
 
@@ -236,7 +169,7 @@ class Fit:
             if type(error).__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
                 raise
             why = " ".join(str(error).splitlines()[:2]).strip()  # the second names the cause if a backend failed
-            hint = f"set {self._key}.compile=false"
+            hint = f"set {self.steps.key}.compile=false"
             raise TrainingError(f"stage '{self.name}': torch.compile failed, {why}; {hint}") from error
 
     @contextmanager
@@ -279,27 +212,5 @@ class Fit:
             moments = {key: values[name] for key, values in groups.items() if name in values}
             self.optimizer.state[parameter] = {k: self._as_moment(k, v, parameter) for k, v in moments.items()}
         self.progress = Progress(**counters)
+        self.steps.bad_steps = self.progress.bad_steps
         log.info("stage '%s' goes on at step %d of %d", self.name, self.progress.step, self.stage.steps)
-
-
-def rows_of_step(seed: int, step: int, n: int, batch: int, rank: int = 0, world: int = 1) -> np.ndarray:
-    """Row numbers `(batch,)` for one process at one step: consecutive slices of an endless shuffled stream."""
-    positions = (step * world + rank) * batch + np.arange(batch)
-    epochs = positions // n
-    rows = np.empty(batch, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        rows[here] = _epoch_order(seed, int(epoch), n)[positions[here] % n]
-    return rows
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(n)
-
-
-def learning_rate(stage: StageConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to `final_learning_rate` of the peak."""
-    warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-    return stage.learning_rate * warm * (stage.final_learning_rate + (1 - stage.final_learning_rate) * cosine)

@@ -22,9 +22,10 @@ from causalcxr.randomness import Draws, seed_of
 from causalcxr.support.errors import DataError, RunError, TrainingError
 from causalcxr.support.files import load_tensors
 from causalcxr.training.config import StageConfig, TrainConfig
-from causalcxr.training.loop import Fit, learning_rate, rows_of_step
+from causalcxr.training.loop import Fit
 from causalcxr.training.objectives import AttributesObjective, ImageObjective, Objective
 from causalcxr.training.pipeline import train
+from causalcxr.training.steps import learning_rate, rows_of_step
 from tests.models import tiny_scm
 
 # A whole run in seconds: 32 x 32 simulated images, a toy network.
