@@ -54,19 +54,26 @@ class Steps:
         self.parameters = dict(self.objective.named_parameters())
 
     def take(
-        self, train: Rows, step: int, rate: float, pull: Callable[[], None] | None = None
+        self,
+        train: Rows,
+        step: int,
+        rate: float,
+        seed: int | None = None,
+        pull: Callable[[], None] | None = None,
     ) -> tuple[dict[str, float], float]:
         """Step number `step` at a learning rate: losses by variable, and the gradient's norm before clipping.
 
-        `pull` may add to the gradients before they are clipped.
+        `seed`: of rows and draws; the configuration's unless given. `pull` may add to the gradients before they
+        are clipped.
         """
+        seed = self.config.seed if seed is None else seed
         accumulate = self.stage.accumulate
         self.objective.step.fill_(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         totals = dict.fromkeys(self.objective.names, 0.0)
         for micro in range(accumulate):
-            losses = self._accumulate(train, step * accumulate + micro, last=micro == accumulate - 1)
+            losses = self._accumulate(train, step * accumulate + micro, seed, last=micro == accumulate - 1)
             for name, loss in losses.items():
                 totals[name] += float(loss.detach()) / accumulate
         if pull is not None:
@@ -80,9 +87,9 @@ class Steps:
         self.optimizer.zero_grad(set_to_none=True)
         return totals, norm
 
-    def _accumulate(self, train: Rows, index: int, last: bool) -> dict[str, Tensor]:
+    def _accumulate(self, train: Rows, index: int, seed: int, last: bool) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch, the `index`-th since the stage began."""
-        seed, fabric = self.config.seed, self.fabric
+        fabric = self.fabric
         rank, world = fabric.global_rank, fabric.world_size
         rows = rows_of_step(seed, index, len(train), self.stage.batch_size, rank, world)
         draws = Draws(seed_of(seed, self.name, index), fabric.device, rank, world)
