@@ -22,7 +22,8 @@ class StudyConfig:
     kind's strengths are multiplied by each of `strengths`. `q`: share of group B among those with the finding.
     `module`: `FILE.py:FUNCTION`, called with the number of channels, returns a module from images
     `(B, C, H, W)` in [0, 1] to features `(B, F)`, in the place of `network`. `mitigate`: methods that are compared
-    with none, at each of `mitigate_q`. `encode_q`: where layers are probed, erased, and saliency is measured.
+    with none, at each of `mitigate_q`; empty: the largest q. `encode_q`: where layers are probed and saliency is
+    measured; empty: the smallest and the largest q.
     """
 
     run: str = "runs/bias"  # the folder that holds everything about the study
@@ -37,13 +38,23 @@ class StudyConfig:
     module: str = ""
     train: StageConfig = field(default_factory=lambda: StageConfig(steps=600, batch_size=64, clip_norm=5.0))
     mitigate: list[str] = field(default_factory=list)
-    mitigate_q: list[float] = bounded_list([0.8], least=0)
+    mitigate_q: list[float] = field(default_factory=list)
     unlearning: float = bounded(1.0, least=0)  # weight of the loss that makes features tell nothing of the group
-    encode_q: list[float] = bounded_list([0.5, 0.8], least=0)
-    probe_rows: int = bounded(600, least=40)  # test subjects whose features are probed
+    encode_q: list[float] = field(default_factory=list)
+    probe_rows: int = bounded(600, least=0)  # test subjects whose features are probed; 0 probes no layer
     saliency_rows: int = bounded(24, least=0)  # test subjects; 0 measures no saliency
     device: str = choice("auto", ("auto", "cpu", "cuda"))
     processes: int = bounded(0, least=0)  # networks trained at once; 0 is one a core, or one on a GPU
+
+    @property
+    def mitigated_q(self) -> list[float]:
+        """Where mitigations are compared."""
+        return self.mitigate_q or [max(self.q)]
+
+    @property
+    def encoded_q(self) -> list[float]:
+        """Where layers are probed."""
+        return self.encode_q or sorted({min(self.q), max(self.q)})
 
 
 def check_study(config: StudyConfig) -> None:
@@ -51,7 +62,11 @@ def check_study(config: StudyConfig) -> None:
     check_bounds(config)
     if not config.plant:
         raise ConfigError("plant: expected at least one kind of bias, such as plant={marker: {marker: 1.0}}")
-    for kind in config.plant:
+    for kind, channels in config.plant.items():
+        if not channels:
+            raise ConfigError(
+                f"plant.{kind} plants nothing; expected channels and strengths, such as {{marker: 1.0}}"
+            )
         if not re.fullmatch(r"\w+", kind, re.ASCII):
             raise ConfigError(f"plant: the kind '{kind}' names a folder; use letters, digits and _")
     for key in ("q", "mitigate_q", "encode_q"):
@@ -63,6 +78,12 @@ def check_study(config: StudyConfig) -> None:
     for method in config.mitigate:
         if method not in METHODS[1:]:
             raise ConfigError(f"mitigate has '{method}'; {nearest(method, METHODS[1:])}")
+    for key in ("q", "strengths", "seeds", "mitigate", "mitigate_q", "encode_q"):
+        values = getattr(config, key)
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{key} is {values}; expected each value once")
+    if 0 < config.probe_rows < 40:
+        raise ConfigError(f"probe_rows is {config.probe_rows}; expected at least 40, or 0 for none")
     if config.data.planted:
         raise ConfigError(
             "data.planted: a study plants its own biases, so that there is a twin without; use plant"

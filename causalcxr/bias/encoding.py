@@ -28,6 +28,7 @@ __all__ = ["LayerFound", "encoding", "layers_of"]
 
 VARIANCE = 0.99  # of the features that the principal components keep
 PERMUTATIONS = 5
+FOLDS = 5  # of a probe
 _RANK = 1e-9  # of the largest eigenvalue: a smaller one is rounding
 _LARGEST_MAP = 32  # pixels a side; a larger map is averaged down to it
 _SKIPPED = (nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, nn.LayerNorm, nn.Dropout, nn.Identity, nn.Flatten)
@@ -76,7 +77,7 @@ def encoding(model: NetworkPredictor, films: Films, bias: str, rows: int, seed: 
     both, which = torch.cat([plain[fitted], biased[fitted]]), np.repeat([False, True], len(test) // 2)
     before = [_scores(model, images[left]) for images in (plain, biased)]
     found = []
-    for name, layer in layers_of(model.trunk):
+    for name, layer in _used_layers(model, own[:2]):
         components, _ = _components(_features(model, layer, own), VARIANCE)
         with _erased(layer, _direction(_features(model, layer, both), which)):
             after = [_scores(model, images[left]) for images in (plain, biased)]
@@ -110,6 +111,21 @@ def _scores(model: NetworkPredictor, images: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
+def _used_layers(model: NetworkPredictor, images: Tensor) -> list[tuple[str, nn.Module]]:
+    """The layers that are called once and give a tensor; the trunk's output if none does."""
+    found = []
+    for name, layer in layers_of(model.trunk):
+        seen: list[object] = []
+        handle = layer.register_forward_hook(lambda module, given, output, seen=seen: seen.append(output))
+        with torch.no_grad():
+            model.features(image_to_float(images))
+        handle.remove()
+        if len(seen) == 1 and isinstance(seen[0], Tensor):
+            found.append((name, layer))
+    return found or [("output", model.trunk)]
+
+
+@torch.no_grad()
 def _features(model: NetworkPredictor, layer: nn.Module, images: Tensor) -> np.ndarray:
     """The layer's output `(N, D)`, maps averaged down."""
     seen: list[Tensor] = []
@@ -127,9 +143,13 @@ def _flat(output: Tensor) -> Tensor:
 
 
 def _smaller(output: Tensor) -> Tensor:
-    if output.ndim == 4 and max(output.shape[2:]) > _LARGEST_MAP:
-        return F.adaptive_avg_pool2d(output, _LARGEST_MAP)
-    return output
+    """A copy, averaged over squares of pixels where a map is large."""
+    factor = _factor(output)
+    return F.avg_pool2d(output, factor, ceil_mode=True) if factor > 1 else output.clone()
+
+
+def _factor(output: Tensor) -> int:
+    return -(-max(output.shape[2:]) // _LARGEST_MAP) if output.ndim == 4 else 1
 
 
 def _components(features: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +167,7 @@ def _components(features: np.ndarray, variance: float) -> tuple[np.ndarray, np.n
 
 def _probe(components: np.ndarray, labels: np.ndarray, seed: int) -> float:
     """AUROC of a logistic regression on folds that it was not fitted on."""
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     chance = cross_val_predict(model, components, labels, cv=folds, method="decision_function")
     return auroc(np.asarray(chance), labels)
@@ -182,8 +202,9 @@ def _erased(layer: nn.Module, direction: tuple[np.ndarray, np.ndarray, np.ndarra
         small = _smaller(output)
         change = ((small.flatten(1) - mean) @ b)[:, None] * a
         change = change.view(small.shape)
-        if small.shape != output.shape:
-            change = F.interpolate(change, output.shape[2:], mode="nearest")
+        if (factor := _factor(output)) > 1:
+            high, wide = output.shape[2:]
+            change = change.repeat_interleave(factor, 2).repeat_interleave(factor, 3)[..., :high, :wide]
         return output - change
 
     handle = layer.register_forward_hook(hook)

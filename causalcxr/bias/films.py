@@ -21,10 +21,10 @@ from causalcxr.support.digest import digest
 from causalcxr.support.files import write_atomically
 from causalcxr.support.progress import progress_bar
 
-__all__ = ["Films", "GroupRows", "make_films", "open_films"]
+__all__ = ["GROUP", "IMAGE", "WEIGHT", "Films", "GroupRows", "make_films", "open_films"]
 
 _AT_ONCE = 256
-SPLITS = ("train", "val", "test")
+IMAGE, GROUP, WEIGHT = "_image", "_group", "_weight"  # in a batch; no attribute's name begins so
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Films:
 
 
 class GroupRows:
-    """Rows to train on: `image` by group, the finding as recorded, `group`, and `weight` in the loss."""
+    """Rows to train on: IMAGE by group, the finding as recorded, GROUP, and WEIGHT in the loss."""
 
     def __init__(
         self,
@@ -92,11 +92,15 @@ class GroupRows:
         if self.bias and in_b.any():
             image[in_b] = self.films.biased[self.bias][chosen[in_b]]
         return {
-            "image": torch.from_numpy(image),
+            IMAGE: torch.from_numpy(image),
             self.finding: torch.from_numpy(self.recorded[chosen].astype(np.int64)),
-            "group": torch.from_numpy(in_b.astype(np.int64)),
-            "weight": torch.from_numpy(self.weight[chosen].astype(np.float32)),
+            GROUP: torch.from_numpy(in_b.astype(np.int64)),
+            WEIGHT: torch.from_numpy(self.weight[chosen].astype(np.float32)),
         }
+
+    def of_group(self, group: int) -> "GroupRows":
+        """Those in group A (0) or B (1)."""
+        return self.subset(np.flatnonzero(self.group[self.numbers] == bool(group)))
 
     def subset(self, indices: Indices) -> "GroupRows":
         rows = self.numbers[np.asarray(indices, dtype=np.int64)]

@@ -1,8 +1,9 @@
 """What a network makes of a bias: gaps between groups relative to its twin, and the shortcut index.
 
-Every statistic is the mean over seeds. Its 95 % interval is a bootstrap over test patients, on whom the twin is
-scored too, so that it is of the difference; with several seeds it is widened by Student's interval over them (both
-margins in quadrature, as for a sum of independent parts: Zou and Donner 2008).
+Statistics are of the mean over seeds, of the share of networks that call a patient positive. The 95 % interval is
+a bootstrap over test patients, on whom the twin is scored too, so that it is of the difference. With several seeds
+it is widened by Student's interval over them (both margins in quadrature, as for a sum of independent parts: Zou
+and Donner 2008); with one it is not over networks.
 """
 
 from dataclasses import dataclass
@@ -21,16 +22,17 @@ DEFINITIONS = {
     "tpr_gap": "Share called positive among those with the finding, group B minus group A, less the twin's.",
     "fpr_gap": "The same among those without the finding.",
     "gap": "Mean of both gaps.",
-    "index": "Shortcut index: the gap over that of the best classifier which sees severity and group. 0 none, "
-    "1 as much as pays, above 1 more than pays. Not defined at q = 0.5, where nothing pays.",
-    "attainable_index": "The gap over that of the twin's own answers with the group's log-odds added: what would "
-    "pay for somebody who sees no more of the finding than the twin.",
+    "index": "Shortcut index: the gap over that of the best classifier which sees severity and group. 0: none; "
+    "1: as large as is best for accuracy; above 1: larger. Not defined at q = 0.5, where the best gap is 0.",
+    "attainable_index": "The gap over that of the twin's own answers with log(q / (1 - q)) added in group B and "
+    "taken away in A: what is best for somebody who sees no more of the finding than the twin. A ratio of means.",
     "pair_gap": "Share of the same subjects called positive under do(group = B) less that under do(group = A), "
     "mean of those with and without the finding. The film differs by the planted change alone.",
     "pair_shift": "Mean change of the log-odds under do(group = B) from do(group = A), same subjects.",
     "twin_gap": "The twin's own gap, which is noise of the sample.",
     "twin_accuracy": "The twin's accuracy.",
 }
+_BOUNDS = {"accuracy": (0, 1), "twin_accuracy": (0, 1), "twin_gap": (-1, 1), "pair_gap": (-1, 1)}
 _T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # Student's t
 
 
@@ -53,10 +55,16 @@ class Measured:
     twin_auroc: float
 
 
-def measure(scores: Scores, finding: np.ndarray, group: np.ndarray, patients: np.ndarray, q: float) -> Measured:
-    """All statistics at one q. `finding`, `group` bool `(N,)`; a score above 0 calls the finding."""
+def measure(
+    scores: Scores, finding: np.ndarray, group: np.ndarray, patients: np.ndarray, q: float, best_known: bool = True
+) -> Measured:
+    """All statistics at one q. `finding`, `group` bool `(N,)`; a score above 0 calls the finding.
+
+    `best_known`: whether `bayes.optimum` holds; without it there is no index.
+    """
     calls = _calls(scores, group, q)
-    names = [name for name in DEFINITIONS if name not in ("index", "attainable_index") or q > 0.5]
+    undefined = {"index", "attainable_index"} if q == 0.5 else set() if best_known else {"index"}
+    names = [name for name in DEFINITIONS if name not in undefined]
 
     def statistics(weights: np.ndarray, of: dict[str, np.ndarray]) -> np.ndarray:
         found = _statistics(weights, of, finding, group, q)
@@ -70,7 +78,7 @@ def measure(scores: Scores, finding: np.ndarray, group: np.ndarray, patients: np
     by_seed = {name: [float(row[i]) for row in each] for i, name in enumerate(names)}
     over_patients = [percentile_interval(values[i], drawn[:, i], n) for i in range(len(names))]
     intervals = {
-        name: _widened(interval, by_seed[name]) for name, interval in zip(names, over_patients, strict=True)
+        name: _widened(name, interval, by_seed[name]) for name, interval in zip(names, over_patients, strict=True)
     }
     own = np.where(group, scores.under_b, scores.under_a)
     areas = [float(np.mean([auroc(row, finding) for row in of])) for of in (own, scores.twin)]
@@ -80,19 +88,27 @@ def measure(scores: Scores, finding: np.ndarray, group: np.ndarray, patients: np
 def seed_interval(values: list[float]) -> Interval:
     """The mean over seeds with Student's 95 % interval; without one for a single seed."""
     mean, k = float(np.mean(values)), len(values)
-    if k < 2:
+    if k < 2 or not np.isfinite(mean):
         return Interval(mean, np.nan, np.nan, k)
-    half = _T.get(k, 1.96) * stdev(values) / k**0.5
+    half = _student(k) * stdev(values) / k**0.5
     return Interval(mean, mean - half, mean + half, k)
 
 
-def _widened(interval: Interval, by_seed: list[float]) -> Interval:
+def _student(k: int) -> float:
+    """The 97.5 % quantile of Student's t of k - 1 degrees of freedom; for many by expansion of the normal's."""
+    z, freedom = 1.959964, k - 1
+    return _T.get(k) or z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def _widened(name: str, interval: Interval, by_seed: list[float]) -> Interval:
+    """Wider by what networks differ, and within what the statistic can be."""
     seeds = seed_interval(by_seed)
-    if np.isnan(seeds.high):
+    if np.isnan(seeds.high) or np.isnan(interval.high):
         return interval
     value, half = interval.value, seeds.high - seeds.value
     low, high = (float(np.hypot(interval.value - end, half)) for end in (interval.low, interval.high))
-    return Interval(value, value - low, value + high, interval.n)
+    least, most = _BOUNDS.get(name, (-np.inf, np.inf))
+    return Interval(value, float(max(value - low, least)), float(min(value + high, most)), interval.n)
 
 
 def _calls(scores: Scores, group: np.ndarray, q: float) -> dict[str, np.ndarray]:
@@ -137,5 +153,6 @@ def _statistics(
     }
     if q > 0.5:
         found["index"] = found["gap"] / optimum(q).gap
-        found["attainable_index"] = found["gap"] / ((aware[0] + aware[1]) / 2 - twin_gap)
+        best = (aware[0] + aware[1]) / 2 - twin_gap
+        found["attainable_index"] = np.divide(found["gap"], best, out=np.full(len(best), np.nan), where=best != 0)
     return found

@@ -6,6 +6,7 @@ its films, so that the same people, weights and batches give the same network.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from causalcxr.bias.config import StudyConfig
@@ -56,7 +57,8 @@ class Network:
     def key(self, study: StudyConfig, data_hash: str) -> str:
         """Of everything that its weights depend on; a network with another key is trained anew."""
         parts: dict[str, Any] = {"channels": self.bias.channels(study), "q": self.q, "seed": self.seed}
-        parts |= {"method": self.method, "data": data_hash, "finding": study.finding, "module": study.module}
+        parts |= {"method": self.method, "data": data_hash, "finding": study.finding}
+        parts["module"] = _content(study.module) if study.module else ""
         parts |= {"network": asdict(study.network), "train": asdict(study.train), "unlearning": study.unlearning}
         return digest(parts)
 
@@ -70,27 +72,34 @@ def all_networks(study: StudyConfig) -> list[Network]:
     """Twins first, then the biased ones, then those with a mitigation."""
     twins = [Network(Bias(), 0.0, seed) for seed in study.seeds]
     cells = list(_cells(study, study.q, ["none"]))
-    return [*twins, *cells, *_cells(study, study.mitigate_q, study.mitigate)]
+    return [*twins, *cells, *_cells(study, study.mitigated_q, study.mitigate)]
 
 
 def encoded_networks(study: StudyConfig) -> list[Network]:
     """Those whose layers are probed: of the first strength and seed, and their twin."""
     of = StudyConfig(plant=study.plant, strengths=study.strengths[:1], seeds=study.seeds[:1])
-    return [Network(Bias(), 0.0, study.seeds[0]), *_cells(of, study.encode_q, ["none"])]
+    return [Network(Bias(), 0.0, study.seeds[0]), *_cells(of, study.encoded_q, ["none"])]
 
 
-def scored_biases(network: Network, study: StudyConfig) -> list[str]:
-    """Names of the biases under which a network is scored: its own, and of several at once each; of a twin all."""
+def scored_biases(network: Network, study: StudyConfig) -> dict[str, dict[str, float]]:
+    """What a network is scored under, name to channels: its own bias, and each of several; of a twin all."""
     biases = all_biases(study)
     if network.is_twin:
-        return [bias.name for bias in biases]
+        return {bias.name: bias.channels(study) for bias in biases}
     own = network.bias.channels(study).items()
-    return [bias.name for bias in biases if bias == network.bias or bias.channels(study).items() < own]
+    parts = [bias for bias in biases if bias == network.bias or bias.channels(study).items() < own]
+    return {bias.name: bias.channels(study) for bias in parts}
 
 
 def twin_of(network: Network) -> Network:
     """The network with the same weights at the start and the same batches, of films without the bias."""
     return Network(Bias(), 0.0, network.seed)
+
+
+def _content(module: str) -> list[str]:
+    """The user's function and its file, wherever that is: a network of another one is another."""
+    file, _, function = module.rpartition(":")
+    return [function, Path(file).read_text("utf-8")]
 
 
 def _cells(study: StudyConfig, qs: list[float], methods: list[str]) -> Iterator[Network]:

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalcxr.bias.films import GROUP, IMAGE, WEIGHT
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.predictor import NetworkPredictor
-from causalcxr.randomness import Draws
+from causalcxr.randomness import Draws, seeded
 from causalcxr.training.objectives import Objective
 from causalcxr.values import Batch
 
@@ -15,7 +16,7 @@ __all__ = ["FindingObjective", "UnlearningObjective", "reweighing"]
 
 
 class FindingObjective(Objective):
-    """Balanced cross-entropy of the finding (nats), each row times its `weight`."""
+    """Balanced cross-entropy of the finding (nats), each row times its weight."""
 
     keeps_last = True  # all networks of a study take the same number of steps
 
@@ -28,14 +29,17 @@ class FindingObjective(Objective):
         return self._losses(self._features(batch, draws), batch)
 
     def _features(self, batch: Batch, draws: Draws) -> Tensor:
-        image = image_to_float(batch["image"])
-        if self.training:
-            image = augment(image, self.predictor.config.augment, draws)
-        return self.predictor.features(image)
+        """A network's own randomness, such as dropout, follows from the step as well: a twin's is the same."""
+        image = image_to_float(batch[IMAGE])
+        if not self.training:
+            return self.predictor.features(image)
+        image = augment(image, self.predictor.config.augment, draws)
+        with seeded(int(draws.integers(2**31 - 1, 1))):
+            return self.predictor.features(image)
 
     def _losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         found = self.predictor.losses(features, batch)
-        return {name: batch["weight"] * loss for name, loss in found.items()}
+        return {name: batch[WEIGHT] * loss for name, loss in found.items()}
 
 
 class UnlearningObjective(FindingObjective):
@@ -54,7 +58,7 @@ class UnlearningObjective(FindingObjective):
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         features = self._features(batch, draws)
-        learnt = F.cross_entropy(self.head(features.detach()), batch["group"], reduction="none")
+        learnt = F.cross_entropy(self.head(features.detach()), batch[GROUP], reduction="none")
         seen = F.linear(features, self.head.weight.detach(), self.head.bias.detach())
         confusion = -F.log_softmax(seen, dim=1).mean(dim=1)  # cross-entropy to a uniform target
         return self._losses(features, batch) | {"group": learnt, "confusion": self.weight * confusion}

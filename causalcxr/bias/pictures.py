@@ -18,16 +18,16 @@ __all__ = ["examples", "gaps_by_q", "heat_map", "layers", "mitigation"]
 
 COLOURS = ("#2c5f8a", "#d9822b", "#2c8250", "#7a5195", "#8c564b", "#5b6876", "#b3261e", "#17808c")
 BAYES, SOFT = "#1d2733", "#9aa6b3"
-SHOWN = 3  # subjects in the picture of examples
+SHOWN = 2  # subjects in the picture of examples
 
 
 def examples(study: Study) -> Figure:
-    """Three test subjects: the film without the bias, with each, and what that changes."""
+    """Two test subjects: the film without the bias, with each, and what that changes."""
     films, opened = study.opened.films, study.opened
     names = [b.name for b in _biases(study) if on_films(b.channels(opened.config))]
     test = films.rows("test")
     sick, well = test[films.finding[test]], test[~films.finding[test]]
-    chosen = [*sick[:2], *well[:1]][:SHOWN]
+    chosen = [*sick[: SHOWN - 1], *well[:1]]
     rows = [[films.plain[i], *(films.biased[name][i] for name in names)] for i in chosen]
     limit, bands = difference_limit(rows), []
     for i, row in zip(chosen, rows, strict=True):
@@ -38,7 +38,7 @@ def examples(study: Study) -> Figure:
 
 def heat_map(study: Study, statistic: str = "index") -> Figure:
     """The shortcut index (or the gap, where the best classifier is not known) over q and kind."""
-    biases = _biases(study)
+    biases = [b for b in _biases(study) if statistic != "index" or study.opened.best_known(b)]
     qs = [q for q in study.opened.config.q if statistic != "index" or q > 0.5]
     found = {(c.bias, c.q): c.measured.statistics for c in study.cells if c.method == "none"}
     values = np.array([[found[bias, q][statistic].value for q in qs] for bias in biases])
@@ -61,6 +61,7 @@ def heat_map(study: Study, statistic: str = "index") -> Figure:
     bar.set_label("shortcut index" if statistic == "index" else "gap", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if statistic == "index":
+        bar.ax.axhline(1.0, color="w", linewidth=4)
         bar.ax.axhline(1.0, color=BAYES, linewidth=2)
     return figure
 
@@ -76,7 +77,7 @@ def gaps_by_q(study: Study) -> Figure:
         for axes, name in ((left, "gap"), (right, "accuracy")):
             _line(axes, place, [found[bias, q][name] for q in qs], COLOURS[i % len(COLOURS)], bias.name)
     twins = [found[biases[0], q] for q in qs]
-    _line(left, np.array(qs), [s["twin_gap"] for s in twins], SOFT, "twin")
+    _line(left, np.array(qs), [s["twin_gap"] for s in twins], SOFT, "twin's own gap")
     _line(right, np.array(qs), [s["twin_accuracy"] for s in twins], SOFT, "twin")
     if study.opened.has_bayes:
         best = [optimum(q) for q in qs]
@@ -125,8 +126,7 @@ def mitigation(study: Study) -> Figure | None:
     config = study.opened.config
     if not config.mitigate:
         return None
-    name = "index" if study.opened.has_bayes and all(q > 0.5 for q in config.mitigate_q) else "gap"
-    panels = [(bias, q) for bias in _biases(study) for q in config.mitigate_q]
+    panels = [(bias, q) for bias in _biases(study) for q in config.mitigated_q]
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.5 * lines + 0.3), facecolor="white", layout="constrained")
@@ -135,11 +135,12 @@ def mitigation(study: Study) -> Figure | None:
         axes.set_axis_off()
     found = {(c.bias, c.q, c.method): c.measured.by_seed for c in study.cells}
     for axes, (bias, q) in zip(grid, panels, strict=False):
+        name = "index" if study.opened.best_known(bias) and q > 0.5 else "gap"
         for i, method in enumerate(("none", *config.mitigate)):
             seeds = found[bias, q, method]
             _cross(axes, seed_interval(seeds[name]), seed_interval(seeds["accuracy"]), COLOURS[i], method)
             axes.plot(seeds[name], seeds["accuracy"], ".", color=COLOURS[i], alpha=0.5, markersize=4)
-        if study.opened.has_bayes:
+        if study.opened.best_known(bias):
             best = optimum(q)
             axes.plot(1.0 if name == "index" else best.gap, best.accuracy, "*", color=BAYES, markersize=9)
             axes.plot(0.0, best.blind_accuracy, "*", color=SOFT, markersize=9)

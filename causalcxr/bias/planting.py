@@ -1,7 +1,7 @@
 """The same films with a bias in them, for everyone: simulated ones rendered again, real ones changed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ from causalcxr.simulator.planted import IMAGE_CHANNELS, marker_mask
 from causalcxr.simulator.warp import pixel_grid
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["check_channels", "on_films", "plant"]
+__all__ = ["RECORD", "check_channels", "on_films", "plant"]
 
 SEEN = (*IMAGE_CHANNELS, "view")  # of a simulated film
 ON_FILMS = ("exposure", "contrast", "marker")  # what can be done to a film that is there already
-RECORD = ("underdiagnosis", "selection")  # of what is written down
+RECORD = ("underdiagnosis", "selection")  # of what is written down, and of whom
 _SLOPE = 1.7  # of the simulator's film curve: one log unit of exposure moves a pixel's logit by this much
 
 
-def check_channels(plant: Mapping[str, Mapping[str, float]], is_simulated: bool) -> None:
+def check_channels(plant: Mapping[str, Mapping[str, float]], factors: Sequence[float], is_simulated: bool) -> None:
     """Raises ConfigError: a channel that there is not, or not on such films; a strength outside its limits."""
     possible = (*(SEEN if is_simulated else ON_FILMS), *RECORD)
     for kind, channels in plant.items():
@@ -31,10 +31,14 @@ def check_channels(plant: Mapping[str, Mapping[str, float]], is_simulated: bool)
                 raise ConfigError(
                     f"plant.{kind}: no channel '{channel}' on {of} films; {nearest(channel, possible)}"
                 )
-        try:
-            simulator.Knobs(planted={"group": dict(channels)})
-        except ConfigError as error:
-            raise ConfigError(str(error).replace("planted.group", f"plant.{kind}")) from None
+        for factor in factors:
+            try:
+                simulator.Knobs(
+                    planted={"group": {name: factor * strength for name, strength in channels.items()}}
+                )
+            except ConfigError as error:
+                times = f" (strengths has {factor:g})" if factor != 1 else ""
+                raise ConfigError(str(error).replace("planted.group", f"plant.{kind}") + times) from None
 
 
 def on_films(channels: Mapping[str, float]) -> dict[str, float]:
@@ -70,4 +74,4 @@ def _change(images: Tensor, channels: Mapping[str, float]) -> Tensor:
         grid, size = pixel_grid(images.shape[-1]), images.shape[-1]
         mask = marker_mask(grid.repeat(size), grid.repeat_interleave(size), 2 / size).view(size, size)
         pixels = pixels + channels["marker"] * mask * (1 - pixels)
-    return (pixels * 255).round().to(torch.uint8)
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

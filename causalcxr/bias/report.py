@@ -9,13 +9,13 @@ import pandas as pd
 
 from causalcxr.bias.bayes import optimum
 from causalcxr.bias.gaps import DEFINITIONS, seed_interval
-from causalcxr.bias.grid import all_biases, all_networks
+from causalcxr.bias.grid import Bias, all_biases, all_networks, twin_of
 from causalcxr.bias.pictures import examples, gaps_by_q, heat_map, layers, mitigation
 from causalcxr.bias.study import Cell, Study
 from causalcxr.config import to_yaml
 from causalcxr.report.figures import save_png
 from causalcxr.support.files import load_tensors, write_atomically, write_json
-from causalcxr.support.html import page_template
+from causalcxr.support.html import interval_text, page_template
 
 __all__ = ["as_json", "conclusions", "write_report"]
 
@@ -87,22 +87,26 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def _score_table(study: Study) -> pd.DataFrame:
-    """A row for each network and test subject: `score_a`, `score_b` are log-odds under do(group = A) and B."""
+    """A row for each network and test subject; scores are log-odds, above 0 positive.
+
+    `score_a`, `score_b`: under do(group = A) and do(group = B), `score`: that of the subject's own group,
+    `score_twin`: the twin's.
+    """
     films, opened = study.opened.films, study.opened
     test, blocks = films.rows("test"), []
     for network in all_networks(opened.config):
-        scores = load_tensors(opened.place(network) / "scores.safetensors")[0]
-        own = [] if network.is_twin else [network.bias.name]
-        table: dict[str, Any] = {
-            "network": network.name,
-            "row": films.ids[test],
-            "patient_id": films.patients[test],
-        }
-        table["y_true"] = films.finding[test].astype(int)
-        table["group"] = "" if network.is_twin else np.where(films.group(network.q)[test], "B", "A")
-        table["score_a"] = scores["plain"].numpy()
-        table["score_b"] = scores[f"biased/{own[0]}"].numpy() if own else ""
-        blocks.append(pd.DataFrame(table))
+        if network.is_twin:
+            continue
+        places = [opened.place(of) / "scores.safetensors" for of in (network, twin_of(network))]
+        own, twin = (load_tensors(place)[0] for place in places)
+        in_b = films.group(network.q)[test]
+        under_a, under_b = own["plain"].numpy(), own[f"biased/{network.bias.name}"].numpy()
+        table: dict[str, Any] = {"kind": network.bias.kind, "strength": network.bias.strength, "q": network.q}
+        table |= {"method": network.method, "seed": network.seed}
+        table |= {"row": films.ids[test], "patient_id": films.patients[test]}
+        table |= {"y_true": films.finding[test].astype(int), "group": np.where(in_b, "B", "A")}
+        table |= {"score": np.where(in_b, under_b, under_a), "score_a": under_a, "score_b": under_b}
+        blocks.append(pd.DataFrame(table | {"score_twin": twin["plain"].numpy()}))
     return pd.concat(blocks)
 
 
@@ -116,13 +120,14 @@ def _shown(study: Study) -> dict[str, Any]:
         {
             "bias": bias.name,
             "q": q,
-            "rows": [_method_row(study, bias.name, q, method, main) for method in methods],
+            "main": "index" if main == "index" and opened.best_known(bias) and q > 0.5 else "gap",
+            "rows": [_method_row(study, bias, q, method) for method in methods],
         }
         for bias in all_biases(config)
-        for q in config.mitigate_q
+        for q in config.mitigated_q
         if config.mitigate
     ]
-    names = ("gap", "index", "attainable_index", "pair_gap", "pair_shift", "accuracy")
+    names = ("gap", "tpr_gap", "fpr_gap", "index", "attainable_index", "pair_gap", "pair_shift", "accuracy")
     return {
         "title": opened.folder.name,
         "conclusions": conclusions(study),
@@ -163,29 +168,36 @@ def _channels(channels: dict[str, float]) -> str:
     return ", ".join(f"{name} {strength:g}" for name, strength in channels.items())
 
 
-def _method_row(study: Study, bias: str, q: float, method: str, main: str) -> dict[str, Any]:
-    cell = next(c for c in study.cells if c.bias.name == bias and c.q == q and c.method == method)
-    seeds = cell.measured.by_seed
+def _method_row(study: Study, bias: Bias, q: float, method: str) -> dict[str, Any]:
+    """What a method does, and how much less of the gap it leaves than none, over seeds."""
+    found = {c.method: c.measured for c in study.cells if c.bias == bias and c.q == q}
+    own, none = found[method], found["none"]
+    name = "index" if "index" in own.statistics else "gap"
+    less = [b - a for a, b in zip(own.by_seed[name], none.by_seed[name], strict=True)]
     return {
         "method": method.replace("_", " "),
-        "main": vars(seed_interval(seeds[main])) if main in seeds else None,
-        "pair_gap": vars(seed_interval(seeds["pair_gap"])),
-        "accuracy": vars(seed_interval(seeds["accuracy"])),
+        "main": vars(own.statistics[name]),
+        "less": None if method == "none" else vars(seed_interval(less)),
+        # Group models score the two films by two networks: that is no change of the film alone.
+        "pair_gap": None if method == "group_models" else vars(own.statistics["pair_gap"]),
+        "accuracy": vars(own.statistics["accuracy"]),
     }
 
 
 def conclusions(study: Study) -> list[str]:
     """One sentence a bias: how far the networks follow it at the largest q."""
-    main = "index" if _has_index(study) else "gap"
     q, found = max(study.opened.config.q), []
     for cell in study.cells:
         if cell.method != "none" or cell.q != q:
             continue
-        interval = cell.measured.statistics[main]
-        what = "Shortcut index" if main == "index" else "Gap"
-        sure = "its interval has 0 in it" if interval.low <= 0 <= interval.high else "its interval has not 0 in it"
-        found.append(
-            f"{cell.bias.name}: {what.lower()} {interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}] "
-            f"at q = {q:g}; {sure}."
-        )
+        name = "index" if "index" in cell.measured.statistics else "gap"
+        interval = cell.measured.statistics[name]
+        what = "shortcut index" if name == "index" else "gap"
+        if interval.value != interval.value:
+            found.append(f"{cell.bias.name}: no gap at q = {q:g}, for a group has nobody to take a share of.")
+            continue
+        sure = "includes" if interval.low <= 0 <= interval.high else "excludes"
+        over = "patients and networks" if len(study.opened.config.seeds) > 1 else "patients; one network"
+        shown = interval_text(vars(interval), 2)
+        found.append(f"{cell.bias.name}: {what} {shown} at q = {q:g}; the interval (over {over}) {sure} 0.")
     return found

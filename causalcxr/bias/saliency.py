@@ -4,6 +4,7 @@ Both regions are known: where the film changes under do(finding), and under do(g
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.support.errors import ConfigError
 
-__all__ = ["SaliencyFound", "finding_region", "saliency", "smooth_gradients"]
+__all__ = ["SaliencyFound", "check_captum", "finding_region", "saliency", "smooth_gradients"]
 
 SAMPLES, NOISE = 16, 0.1  # noisy copies of each film, and the deviation of their noise (pixels are in [0, 1])
 _EDGE = 0.1  # of an image's largest change: a pixel that changes more is in the region
@@ -35,6 +36,12 @@ class SaliencyFound:
     finding_area: float
 
 
+def check_captum() -> None:
+    """Raises ConfigError: captum is not installed."""
+    if find_spec("captum") is None:
+        raise ConfigError("saliency needs captum: pip install 'causalcxr[bias]', or set saliency_rows=0")
+
+
 def saliency(model: NetworkPredictor, films: Films, cohort: Cohort, bias: str, rows: int) -> SaliencyFound:
     """Of test subjects with the finding, on their biased films."""
     test = films.rows("test")
@@ -49,10 +56,8 @@ def saliency(model: NetworkPredictor, films: Films, cohort: Cohort, bias: str, r
 
 def smooth_gradients(model: NetworkPredictor, images: Tensor, seed: int = 0) -> Tensor:
     """Absolute SmoothGrad (Smilkov et al. 2017) of the log-odds, `(B, H, W)`, summed over channels."""
-    try:
-        from captum.attr import NoiseTunnel, Saliency
-    except ImportError:
-        raise ConfigError("saliency needs captum: pip install 'causalcxr[bias]', or set saliency_rows=0") from None
+    from captum.attr import NoiseTunnel, Saliency  # an extra
+
     tunnel = NoiseTunnel(Saliency(lambda image: log_odds(model, image)))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)

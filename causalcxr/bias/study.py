@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from filelock import FileLock, Timeout
 
 from causalcxr.bias.config import StudyConfig, check_study
-from causalcxr.bias.encoding import encoding
+from causalcxr.bias.encoding import FOLDS, encoding
 from causalcxr.bias.films import Films, make_films, open_films
 from causalcxr.bias.gaps import Measured, Scores, measure
 from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded_networks, scored_biases, twin_of
-from causalcxr.bias.planting import check_channels, on_films
-from causalcxr.bias.saliency import saliency
+from causalcxr.bias.planting import RECORD, check_channels, on_films
+from causalcxr.bias.saliency import check_captum, saliency
 from causalcxr.bias.training import build_network, load_networks, train_network
 from causalcxr.bias.workers import processes_for, run_jobs
 from causalcxr.config import read_settings, to_yaml
@@ -32,6 +34,7 @@ from causalcxr.support.files import load_metadata, load_tensors, write_atomicall
 __all__ = ["Cell", "Opened", "Study", "run_study"]
 
 log = logging.getLogger(__name__)
+FEW = 10  # test subjects of a group with or without the finding
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,19 @@ class Opened:
 
     @property
     def has_bayes(self) -> bool:
-        """Whether the best classifier is known: films are simulated, and prevalence is 0.5 at every age."""
-        knobs = self.cohort.source.get("knobs", {})
-        return (
-            self.cohort.source.get("source") == "simulator"
-            and knobs.get("finding_odds") == 0
-            and knobs.get("finding_age") == 0
-        )
+        """Whether the best classifier is known.
+
+        Films are simulated, prevalence is 0.5 at every age, and no effusion is too small to be seen.
+        """
+        knobs, simulated = self.cohort.source.get("knobs", {}), self.cohort.source.get("source") == "simulator"
+        even = knobs.get("finding_odds") == 0 and knobs.get("finding_age") == 0
+        severe = simulated and self.cohort.source["columns"][self.config.finding] == "finding"
+        return severe and even and knobs.get("finding_volume", 1) >= 4
+
+    def best_known(self, bias: Bias) -> bool:
+        """Whether it is known of this bias: what is recorded, and of whom, follows from q alone."""
+        channels = bias.channels(self.config)
+        return self.has_bayes and not any(channels.get(channel) for channel in RECORD)
 
     def place(self, network: Network) -> Path:
         """The folder of a network: its name, and a key of all that its weights depend on."""
@@ -104,16 +113,31 @@ class Study:
 
 def run_study(config: StudyConfig) -> Study:
     """Train what is left of a study, and analyse it. Raises ConfigError: what can't be, before any training."""
-    begun = time.perf_counter()
     check_study(config)
     graph = _graph(config)
-    check_channels(config.plant, config.data.source == "simulator")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda' but no GPU is to be seen; set device=cpu")
+    if config.saliency_rows and config.probe_rows:
+        check_captum()
     folder = Path(config.run)
     cohort = open_cohort(config.data, graph)
-    build_network(
-        config, graph[config.finding], _channels(cohort), 0
-    )  # a wrong network shows before films are made
-    _begin(folder, config)
+    check_channels(config.plant, config.strengths, cohort.source.get("source") == "simulator")
+    if cohort.source.get("knobs", {}).get("planted"):
+        raise ConfigError("the data have a planted bias already; a study plants its own beside a twin without")
+    build_network(config, graph[config.finding], _channels(cohort), 0)  # a wrong one shows now, and not later
+    _check_cells(open_films(cohort, folder, config.finding, {}), config)
+    _refuse_other_content(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _run_study(config, cohort, folder)
+    except Timeout:
+        raise RunError(f"another process works on the study '{folder}'; wait, or choose another run=") from None
+
+
+def _run_study(config: StudyConfig, cohort: Cohort, folder: Path) -> Study:
+    begun = time.perf_counter()
+    write_atomically(folder / "study.yaml", to_yaml(config))  # a larger or smaller grid of this study is welcome
     _open.cache_clear()  # of an earlier study in this folder
     biases = {bias.name: bias.channels(config) for bias in all_biases(config)}
     make_films(cohort, _films_folder(folder, cohort), biases)
@@ -121,7 +145,8 @@ def run_study(config: StudyConfig) -> Study:
     processes = processes_for(config.processes, config.device)
     networks = all_networks(config)
     _run(opened, "networks", _train, networks, [n for n in networks if not _is_scored(opened, n)], processes)
-    probed = [n for n in encoded_networks(config) if n.is_twin or on_films(n.bias.channels(config))]
+    looked = encoded_networks(config) if config.probe_rows else []
+    probed = [n for n in looked if n.is_twin or on_films(n.bias.channels(config))]
     left = [network for network in probed if not opened.probes(network).exists()]
     _run(opened, "layers", _analyse, probed, left, processes)
     log.info("study '%s': %.0f s", folder, time.perf_counter() - begun)
@@ -141,17 +166,47 @@ def _graph(config: StudyConfig) -> Graph:
     return graph
 
 
+def _check_cells(films: Films, config: StudyConfig) -> None:
+    """A rate of nobody is not known, and nobody teaches nothing. Raises ConfigError before anything is trained."""
+    for split in ("train", "test"):
+        rows = films.rows(split)
+        for q in config.q:
+            finding, group = films.finding[rows], films.group(q)[rows]
+            counts = {
+                f"{'with' if y else 'without'} the finding in group {'B' if g else 'A'}": int(
+                    ((finding == y) & (group == g)).sum()
+                )
+                for y in (True, False)
+                for g in (True, False)
+            }
+            fewest = min(counts, key=lambda name: counts[name])
+            if counts[fewest] == 0:
+                raise ConfigError(
+                    f"the split '{split}' has nobody {fewest} at q = {q:g}; take more subjects, or a smaller q"
+                )
+            if counts[fewest] < FEW and split == "test":
+                log.warning("only %d test subjects %s at q = %g: wide intervals", counts[fewest], fewest, q)
+
+    probed = films.rows("test")[: config.probe_rows]
+    for name, labels in (("finding", films.finding[probed]), ("group", films.group(0.5)[probed])):
+        fewest = min(int(labels.sum()), int((~labels).sum()))
+        if config.probe_rows and fewest < FOLDS:
+            raise ConfigError(
+                f"among the first {len(probed)} test subjects, whose layers are probed, a {name} has {fewest}; "
+                f"expected at least {FOLDS}: set probe_rows higher, or to 0"
+            )
+
+
 def _channels(cohort: Cohort) -> int:
     assert cohort.images is not None
     return cohort.images.shape[1]
 
 
-def _begin(folder: Path, config: StudyConfig) -> None:
-    """Keep the configuration; another study's folder is refused, a larger or smaller grid of this one is not."""
-    path = folder / "study.yaml"
-    if folder.is_dir() and any(folder.iterdir()) and not path.exists():
+def _refuse_other_content(folder: Path) -> None:
+    """Only a study's folder may have anything in it."""
+    there = [inner for inner in folder.iterdir() if not inner.name.startswith(".")] if folder.is_dir() else []
+    if there and not (folder / "study.yaml").exists():
         raise RunError(f"run '{folder}' holds something else; choose another folder or delete it")
-    write_atomically(path, to_yaml(config))
 
 
 def _films_folder(folder: Path, cohort: Cohort) -> Path:
@@ -182,7 +237,8 @@ def _run(
 def _is_scored(opened: Opened, network: Network) -> bool:
     """Under every bias that it is to be scored under; a grid may have grown."""
     path = opened.place(network) / "scores.safetensors"
-    return path.exists() and set(scored_biases(network, opened.config)) <= set(load_metadata(path)["biases"])
+    wanted = scored_biases(network, opened.config)
+    return path.exists() and wanted.items() <= load_metadata(path)["biases"].items()
 
 
 def _train(folder: Path, network: Network) -> None:
@@ -212,11 +268,12 @@ def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
     cells, seconds = [], 0.0
     for bias in all_biases(config):
         for method in ("none", *config.mitigate):
-            for q in config.q if method == "none" else config.mitigate_q:
+            for q in config.q if method == "none" else config.mitigated_q:
                 networks = [Network(bias, q, seed, method) for seed in config.seeds]
                 scores = _scores(opened, bias.name, networks)
                 group = films.group(q)[test]
-                found = measure(scores, films.finding[test], group, films.patients[test], q)
+                best = opened.best_known(bias)
+                found = measure(scores, films.finding[test], group, films.patients[test], q, best)
                 cells.append(Cell(bias, q, method, found))
     for network in all_networks(config):
         seconds += load_metadata(opened.place(network) / "network.safetensors")["seconds"]
@@ -234,19 +291,16 @@ def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
 def _parts(opened: Opened) -> list[Part]:
     """Every network of several biases, under each of these that the study has by itself, and under all."""
     config, films = opened.config, opened.films
+    channels = {bias.name: on_films(bias.channels(config)) for bias in all_biases(config)}
     test, found = films.rows("test"), []
     for bias in all_biases(config):
-        names = scored_biases(Network(bias, 0.5, 0), config)
+        names = list(scored_biases(Network(bias, 0.5, 0), config))
+        names = [name for name in names if name == bias.name or channels[name] != channels[bias.name]]
         for q in config.q if len(names) > 1 else []:
             networks = [Network(bias, q, seed) for seed in config.seeds]
             for name in names:
-                measured = measure(
-                    _scores(opened, name, networks),
-                    films.finding[test],
-                    films.group(q)[test],
-                    films.patients[test],
-                    q,
-                )
+                scores = _scores(opened, name, networks)
+                measured = measure(scores, films.finding[test], films.group(q)[test], films.patients[test], q)
                 shift, gap = (measured.statistics[key] for key in ("pair_shift", "pair_gap"))
                 found.append(Part(f"{bias.name}, q = {q:g}", name, shift, gap))
     return found

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from causalcxr.bias.config import StudyConfig
-from causalcxr.bias.films import Films, GroupRows
+from causalcxr.bias.films import IMAGE, Films, GroupRows
 from causalcxr.bias.grid import Network, scored_biases
 from causalcxr.bias.objectives import FindingObjective, UnlearningObjective, reweighing
 from causalcxr.graph import Variable
@@ -46,28 +46,37 @@ def _replace_trunk(predictor: NetworkPredictor, study: StudyConfig, channels: in
     trunk = call_function(study.module, "module", channels)
     if not isinstance(trunk, nn.Module):
         raise ConfigError(f"module '{study.module}' returned {type(trunk).__name__}; expected a torch module")
-    with torch.no_grad():
-        features = trunk.eval()(torch.zeros(2, channels, study.data.size, study.data.size))
+    image = torch.zeros(2, channels, study.data.size, study.data.size)
+    try:
+        features = trunk.eval()(image)
+    except Exception as error:
+        raise ConfigError(f"module '{study.module}' fails with {type(error).__name__}: {error}") from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         got = tuple(getattr(features, "shape", ())) or type(features).__name__
         raise ConfigError(f"module '{study.module}' made {got} of two images; expected features (2, F)")
+    if not features.requires_grad:
+        raise ConfigError(f"module '{study.module}': no gradient reaches its features, so it can't be trained")
     predictor.trunk = trunk
     predictor.linear = nn.ModuleList([nn.Linear(features.shape[1], 2)])
 
 
 def training_rows(films: Films, study: StudyConfig, network: Network, split: str) -> GroupRows:
-    """What a network is trained on, or calibrated: the biased films of group B, the finding as recorded."""
+    """What a network is trained on, or calibrated: the biased films of group B, the finding as recorded.
+
+    Who is not selected stays in the batches of training with weight 0, so that these are the twin's.
+    """
     rows = films.rows(split)
     if network.is_twin:
         return GroupRows(films, rows, study.finding)
     channels = network.bias.channels(study)
     group = films.group(network.q)
     recorded = films.recorded(network.q, channels.get("underdiagnosis", 0.0))
-    chosen = rows[films.selected(network.q, channels.get("selection", 0.0))[rows]]
-    weight = np.ones(len(group))
+    selected = films.selected(network.q, channels.get("selection", 0.0))
+    chosen, weight = rows[selected[rows]], selected.astype(np.float64)
     if network.method == "reweighing":
         weight[chosen] = reweighing(torch.from_numpy(recorded[chosen]), torch.from_numpy(group[chosen])).numpy()
-    return GroupRows(films, chosen, study.finding, network.bias.name, group, recorded, weight)
+    kept = rows if split == "train" else chosen
+    return GroupRows(films, kept, study.finding, network.bias.name, group, recorded, weight)
 
 
 def train_network(network: Network, study: StudyConfig, variable: Variable, films: Films, folder: Path) -> None:
@@ -83,7 +92,7 @@ def train_network(network: Network, study: StudyConfig, variable: Variable, film
         save_tensors(folder / "network.safetensors", tensors, {"models": len(models), "seconds": seconds})
     models = [model.to(_device(study)) for model in models]
     biases = scored_biases(network, study)
-    scores = _score_test(models, films, biases)
+    scores = _score_test(models, films, list(biases))
     save_tensors(folder / "scores.safetensors", scores, {"name": network.name, "biases": biases})
     shutil.rmtree(folder / "state", ignore_errors=True)
 
@@ -94,23 +103,25 @@ def _train(
     """The calibrated network, or both group models, and the seconds of their training."""
     train, val = (training_rows(films, study, network, split) for split in ("train", "val"))
     predictor = build_network(study, variable, films.plain.shape[1], network.seed)
-    predictor.fit_scaling({variable.name: torch.from_numpy(train.recorded[train.numbers].astype(np.int64))})
+    seen = train.numbers[train.weight[train.numbers] > 0]
+    predictor.fit_scaling({variable.name: torch.from_numpy(train.recorded[seen].astype(np.int64))})
     fit, steps = _fitter(study, network.seed, folder / "state"), study.train.steps
-    models = [predictor]
+    models, held_out = [predictor], [val]
     if network.method == "unlearning":
         with seeded(seed_of(network.seed, "unlearning")):
             objective = UnlearningObjective(predictor, study.unlearning)
         seconds = fit("unlearning", objective, train, val, steps)
     elif network.method == "group_models":
-        seconds = fit("all", FindingObjective(predictor), train, val, steps // 2)
-        models = [copy.deepcopy(predictor) for _ in range(2)]
+        half = max(1, steps // 2)
+        seconds = fit("all", FindingObjective(predictor), train, val, half)
+        models, held_out = [copy.deepcopy(predictor) for _ in range(2)], [val.of_group(g) for g in (0, 1)]
         for g, model in enumerate(models):
-            parts = [rows.subset(np.flatnonzero(rows.group[rows.numbers] == bool(g))) for rows in (train, val)]
-            seconds += fit(f"group{g}", FindingObjective(model), *parts, steps - steps // 2)
+            parts = train.of_group(g), held_out[g]
+            seconds += fit(f"group{g}", FindingObjective(model), *parts, max(1, steps - half))
     else:
         seconds = fit("finding", FindingObjective(predictor), train, val, steps)
-    for model in models:
-        _calibrate(model.to(_device(study)), val)
+    for model, rows in zip(models, held_out, strict=True):
+        _calibrate(model.to(_device(study)), rows)
     return models, seconds
 
 
@@ -167,7 +178,7 @@ def _calibrate(predictor: NetworkPredictor, val: GroupRows) -> None:
     name, found = predictor.variables[0].name, []
     for start in range(0, len(val), _BATCH):
         batch = val.batch(range(start, min(start + _BATCH, len(val))))
-        image = image_to_float(batch["image"].to(predictor.temperature.device))
+        image = image_to_float(batch[IMAGE].to(predictor.temperature.device))
         found.append(predictor.heads(predictor.features(image))[name].cpu())
     labels = torch.from_numpy(val.recorded[val.numbers].astype(np.int64))
     device = predictor.temperature.device

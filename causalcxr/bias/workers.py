@@ -48,8 +48,8 @@ def run_jobs(
                     advance(str(getattr(futures[future], "name", "")))
             except BrokenProcessPool:
                 raise TrainingError(
-                    f"{what}: a process was killed, perhaps for want of memory; the same command goes on, "
-                    "with processes=1 in less memory"
+                    f"{what}: a process ended before its time; the same command goes on, with processes=1 in less "
+                    "memory (a script of your own must call this below `if __name__ == '__main__':`)"
                 ) from None
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)

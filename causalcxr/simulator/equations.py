@@ -19,6 +19,7 @@ from causalcxr.simulator.planted import (
     IMAGE_CHANNELS,
     Planted,
     check_planted,
+    check_shares,
     odds_of_finding,
     share_given_finding,
     total,
@@ -72,6 +73,13 @@ class Knobs:
         for name in ("variation", "pixel_noise", "ap_share"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"knob '{name}': expected a number of at least 0, got {getattr(self, name):g}")
+
+        if self.ap_share > 1:
+            raise ConfigError(f"knob 'ap_share': expected a share of at most 1, got {self.ap_share:g}")
+        base = () if not self.has_view else (self.ap_share,)
+        if (q := self.planted.get("view", {}).get("q")) is not None:
+            base = (q, 1.0 - q)
+        check_shares(self.planted, base)
 
     @property
     def has_view(self) -> bool:

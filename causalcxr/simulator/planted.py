@@ -7,14 +7,24 @@ has noise of its own, so that planting shifts no other draw: without the bias a 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["IMAGE_CHANNELS", "PLANTED", "POSITIONS", "check_planted", "marker_mask", "position", "total", "zoom"]
+__all__ = [
+    "IMAGE_CHANNELS",
+    "PLANTED",
+    "POSITIONS",
+    "check_planted",
+    "check_shares",
+    "marker_mask",
+    "position",
+    "total",
+    "zoom",
+]
 
 # Where each label stands on a channel; a strength is the difference between neighbours. Which one stands where is
 # arbitrary; what counts is that the groups differ.
@@ -71,6 +81,27 @@ def _check(attribute: str, channel: str, strength: float) -> None:
         raise ConfigError(f"{key}: it would change the shape of a body, and race has no anatomical effect here")
     if (attribute, channel) in (("finding", "q"), ("view", "view")):
         raise ConfigError(f"{key}: {attribute} cannot depend on itself")
+
+
+def check_shares(planted: Planted, views: Sequence[float]) -> None:
+    """Refuse sums over attributes that are no shares. `views`: what shares of AP views there are to begin with.
+
+    Of what is recorded or selected, a sum below 0 is none. Raises ConfigError: a sum that is no share.
+    """
+    for channel, begin, least in (
+        ("view", views, 0.0),
+        ("underdiagnosis", [0.0], -9.0),
+        ("selection", [0.0], -9.0),
+    ):
+        carried = {name: channels[channel] for name, channels in planted.items() if channel in channels}
+        ends = [[strength * place for place in POSITIONS[name]] for name, strength in carried.items()]
+        for start in begin if ends else []:
+            low, high = start + sum(map(min, ends)), start + sum(map(max, ends))
+            if not (low >= least - 1e-9 and high <= 1.0 + 1e-9):
+                hint = " (ap_share is where they begin)" if channel == "view" else ""
+                raise ConfigError(
+                    f"planted: shares of '{channel}' go from {low:g} to {high:g}, expected 0 to 1{hint}"
+                )
 
 
 def position(attribute: str, values: Tensor) -> Tensor:

@@ -60,20 +60,24 @@ def p_text(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def interval_text(entry: Mapping[str, Any] | None) -> str:
-    """`0.52 [0.50, 0.55]`; the value alone where the interval has no width."""
+def interval_text(entry: Mapping[str, Any] | None, decimals: int | None = None) -> str:
+    """`0.52 [0.50, 0.55]`; the value alone where the interval has no width.
+
+    `decimals`: how many, where they are not to follow from the interval's width.
+    """
     if entry is None:
         return "–"
-    value, low, high = interval_parts(entry)
+    value, low, high = interval_parts(entry, decimals)
     return value if low == high else f"{value} [{low}, {high}]"
 
 
-def interval_parts(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+def interval_parts(entry: Mapping[str, Any], decimals: int | None = None) -> tuple[str, str, str]:
     """Value and both ends with as many decimals as the interval's width gives a meaning to."""
     value, low, high = (entry[key] for key in ("value", "low", "high"))
     if not high - low > NARROWEST:  # NaN included
         return number_text(value), number_text(low), number_text(high)
-    decimals = max(0, math.ceil(-math.log10((high - low) / 2)))
+    if decimals is None:
+        decimals = max(0, math.ceil(-math.log10((high - low) / 2)))
     value, low, high = (_fixed(x, decimals) for x in (value, low, high))
     return value, low, high
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from causalcxr.bias.encoding import encoding, layers_of
+from causalcxr.bias.encoding import _direction, _erased, _flat, encoding, layers_of
 from causalcxr.bias.films import Films
 from causalcxr.bias.saliency import smooth_gradients
 from causalcxr.graph import load_graph
@@ -117,3 +117,31 @@ def test_smooth_gradients_point_where_a_network_looks(films: Films) -> None:
     assert where.shape == (4, SIZE, SIZE)
     assert (where[..., SIZE // 2 :] == 0).all()
     assert torch.allclose(where[..., : SIZE // 2], torch.tensor(40.0 / (SIZE * SIZE / 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", [32, 40, 48, 64])
+def test_a_map_of_any_side_is_erased_as_it_was_seen(side: int) -> None:
+    """After erasing, the mean difference between the groups that were fitted is 0 in what is seen of the layer."""
+    torch.manual_seed(0)
+    layer = nn.Identity()
+    maps = torch.rand(40, 2, side, side)
+    group = np.arange(40) % 2 == 1
+    maps[group] += torch.linspace(0, 1, side)
+    with _erased(layer, _direction(_flat(maps).double().numpy(), group)):
+        left = _flat(layer(maps)).double()
+    before = _flat(maps).double()
+    difference, was = (x[group].mean(0) - x[~group].mean(0) for x in (left, before))
+    assert difference.abs().max() < 1e-4 * was.abs().max()
+
+
+def test_parts_that_are_not_called_once_are_passed_over(films: Films) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.halves, self.act, self.unused = Halves(), nn.ReLU(inplace=True), nn.Linear(2, 2)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.act(self.act(self.halves(image)) - 0.2) + 0.2
+
+    found = encoding(network(Odd(), [40.0, 20.0]), films, "bright", N)
+    assert [layer.layer for layer in found] == ["halves halves"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from causalcxr import simulator
-from causalcxr.bias.films import Films, GroupRows
+from causalcxr.bias.films import GROUP, IMAGE, Films, GroupRows
 from causalcxr.bias.planting import _change, check_channels
 from causalcxr.bias.study import Study
 from causalcxr.support.errors import ConfigError
@@ -63,8 +63,8 @@ def test_rows_take_the_biased_film_of_group_b(films: Films) -> None:
     rows = GroupRows(films, np.arange(10, 40), "finding", "bright", group)
     batch = rows.subset(range(5, 25)).batch([3, 0, 7])
     chosen = np.arange(15, 35)[[3, 0, 7]]
-    assert batch["image"].flatten().tolist() == [9 * int(group[i]) for i in chosen]
-    assert batch["group"].tolist() == group[chosen].astype(int).tolist()
+    assert batch[IMAGE].flatten().tolist() == [9 * int(group[i]) for i in chosen]
+    assert batch[GROUP].tolist() == group[chosen].astype(int).tolist()
     assert batch["finding"].tolist() == films.finding[chosen].astype(int).tolist()
     assert (films.plain == 0).all()
 
@@ -100,4 +100,4 @@ def test_a_bias_on_films_that_are_there() -> None:
 )  # fmt: skip
 def test_a_channel_that_cannot_be(channels: dict, simulated: bool, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_channels({"x": channels}, simulated)
+        check_channels({"x": channels}, [1.0], simulated)

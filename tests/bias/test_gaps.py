@@ -115,3 +115,13 @@ def test_patients_are_drawn_whole(people: tuple) -> None:
         found = measure(scores, *of, patients, 0.8).statistics["gap"]
         widths.append(found.high - found.low)
     assert widths[1] == pytest.approx(widths[0], rel=0.02)
+
+
+def test_a_rate_of_nobody_is_unknown_and_breaks_nothing(people: tuple) -> None:
+    finding, severity, _ = people
+    blind = np.repeat(2 * severity[None], 2, axis=0)
+    found = measure(
+        Scores(blind, blind, blind), finding, finding, np.arange(N), 0.8
+    )  # B has the finding, A has not
+    assert np.isnan(found.statistics["gap"].value) and np.isnan(found.statistics["gap"].high)
+    assert found.statistics["pair_gap"].value == 0

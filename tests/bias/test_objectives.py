@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from causalcxr.bias.films import GROUP, IMAGE, WEIGHT
 from causalcxr.bias.objectives import FindingObjective, UnlearningObjective, reweighing
 from causalcxr.graph import load_graph
 from causalcxr.predictors.networks import PredictorConfig
@@ -21,7 +22,7 @@ def batch(weight: float = 1.0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (16,), generator=generator)
     image = torch.rand(16, 1, 32, 32, generator=generator)
-    return {"image": image, "finding": labels, "group": 1 - labels, "weight": torch.full((16,), weight)}
+    return {IMAGE: image, "finding": labels, GROUP: 1 - labels, WEIGHT: torch.full((16,), weight)}
 
 
 def test_a_row_counts_by_its_weight() -> None:
@@ -73,3 +74,16 @@ def test_reweighing_makes_finding_and_group_independent(prevalence: float) -> No
             cell = weight[(finding == y) & (group == g)].sum() / 5000
             margins = [(finding == y).double().mean(), (group == g).double().mean()]
             assert cell == pytest.approx(float(margins[0] * margins[1]), abs=1e-12)
+
+
+def test_a_networks_own_randomness_follows_from_the_draws() -> None:
+    """Dropout is the same at the same step, whatever was drawn before, and leaves the global generator alone."""
+    objective = FindingObjective(predictor())
+    objective.predictor.trunk.append(torch.nn.Dropout(0.5))
+    torch.manual_seed(1)
+    one = objective(batch(), Draws(3))["finding"]
+    after = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(1))
+    assert torch.equal(one, objective(batch(), Draws(3))["finding"])
+    assert not torch.equal(one, objective(batch(), Draws(4))["finding"])

@@ -10,12 +10,15 @@ import torch
 from PIL import Image
 
 from causalcxr.bias.config import StudyConfig
+from causalcxr.bias.films import GROUP, WEIGHT
 from causalcxr.bias.grid import Bias, Network, all_networks, scored_biases
 from causalcxr.bias.report import write_report
 from causalcxr.bias.study import Study, run_study
 from causalcxr.bias.training import build_network, training_rows
 from causalcxr.commands.main import main
 from causalcxr.config import read_settings
+from causalcxr.data.preparation import open_cohort
+from causalcxr.graph import load_graph
 from causalcxr.support.errors import CausalCXRError, ConfigError, RunError
 from causalcxr.support.files import load_tensors
 from causalcxr.training.loop import Fit
@@ -60,7 +63,7 @@ def test_grid(study: Study) -> None:
     names = [network.name for network in all_networks(study.opened.config)]
     assert len(names) == len(set(names)) == 2 + 8 + 12
     assert "marker-q0.8-unlearning-seed1" in names
-    assert scored_biases(Network(Bias(), 0.0, 0), study.opened.config) == ["marker", "nothing"]
+    assert list(scored_biases(Network(Bias(), 0.0, 0), study.opened.config)) == ["marker", "nothing"]
     assert len([c for c in study.cells if c.method == "none"]) == 4
     assert set(study.layers) == {"twin of marker", "marker-q0.5-seed0", "marker-q0.8-seed0"}
 
@@ -77,9 +80,9 @@ def test_reweighing_weighs_the_rows_and_nothing_else(study: Study) -> None:
     batch = rows.batch(range(len(rows)))
     for y in (0, 1):
         for g in (0, 1):
-            cell = (batch["finding"] == y) & (batch["group"] == g)
-            margins = (batch["finding"] == y).double().mean() * (batch["group"] == g).double().mean()
-            assert batch["weight"][cell].double().sum() / 96 == pytest.approx(float(margins), abs=1e-6)
+            cell = (batch["finding"] == y) & (batch[GROUP] == g)
+            margins = (batch["finding"] == y).double().mean() * (batch[GROUP] == g).double().mean()
+            assert batch[WEIGHT][cell].double().sum() / 96 == pytest.approx(float(margins), abs=1e-6)
 
 
 def test_report(study: Study, capsys: pytest.CaptureFixture) -> None:
@@ -98,9 +101,16 @@ def test_report(study: Study, capsys: pytest.CaptureFixture) -> None:
     assert found["networks"] == 22 and found["bayes"]["0.8"]["gap"] == pytest.approx(0.334, abs=5e-4)
     cell = next(c for c in found["cells"] if (c["bias"], c["q"], c["method"]) == ("marker", 0.8, "none"))
     table = pd.read_csv(report.parent / "scores.csv")
-    own = table[table["network"].isin(["marker-q0.8-seed0", "marker-q0.8-seed1"])]
-    called = np.where(own["group"] == "B", own["score_b"], own["score_a"]) > 0
-    assert cell["statistics"]["accuracy"]["value"] == pytest.approx((called == own["y_true"]).mean(), abs=1e-9)
+    own = table[(table["kind"] == "marker") & (table["q"] == 0.8) & (table["method"] == "none")]
+    assert set(own["seed"]) == {0, 1}
+    assert (own["score"] == np.where(own["group"] == "B", own["score_b"], own["score_a"])).all()
+    called = own.assign(own=own["score"] > 0, twin=own["score_twin"] > 0)
+    statistics = cell["statistics"]
+    assert statistics["accuracy"]["value"] == pytest.approx((called["own"] == own["y_true"]).mean(), abs=1e-9)
+    share = {of: called.pivot_table(of, "y_true", "group", "mean") for of in ("own", "twin")}
+    gaps = {of: np.mean(rates["B"].to_numpy() - rates["A"].to_numpy()) for of, rates in share.items()}
+    assert statistics["gap"]["value"] == pytest.approx(gaps["own"] - gaps["twin"], abs=1e-9)
+    assert statistics["index"]["value"] == pytest.approx(statistics["gap"]["value"] / 0.3342639733, abs=1e-6)
 
 
 def test_what_is_done_is_not_done_again_and_a_grid_grows(
@@ -111,7 +121,7 @@ def test_what_is_done_is_not_done_again_and_a_grid_grows(
     monkeypatch.setattr(Fit, "run", lambda self: (trained.append(1), run(self))[1])
     run_study(read_settings(StudyConfig, study_file))
     assert not trained
-    grown = run_study(read_settings(StudyConfig, study_file, ["q=[0.5,0.8,0.9]"]))
+    grown = run_study(read_settings(StudyConfig, study_file, ["q=[0.5,0.8,0.9]", "mitigate_q=[0.8]"]))
     assert len(trained) == 4  # two biases, two seeds
     assert len(grown.cells) == len(study.cells) + 2
 
@@ -167,7 +177,7 @@ def test_a_module_of_ones_own(study_file: Path, tmp_path: Path) -> None:
 
 def test_films_of_ones_own(study_file: Path, tmp_path: Path) -> None:
     """A folder of PNGs with a table: no best classifier is known, so gaps stand in the place of the index."""
-    main(["simulate", str(tmp_path / "films"), "--n", "60", "--size", "32"])
+    main(["simulate", str(tmp_path / "films"), "--n", "240", "--size", "32"])
     where = ["data.source=folder", f"data.root={tmp_path / 'films'}", "data.knobs={}", f"run={tmp_path / 'run'}"]
     channels = "plant={marker: {marker: 1.0}, steep: {contrast: 0.2, underdiagnosis: 0.3}}"
     small = ["mitigate=[reweighing]", "seeds=[0]", "probe_rows=40"]
@@ -195,6 +205,12 @@ def test_command(study: Study, study_file: Path, capsys: pytest.CaptureFixture) 
      (["finding=findin"], "'findin' is no attribute; did you mean 'finding'"),
      (["data.planted={group: {marker: 1.0}}"], "a study plants its own biases"),
      (["stps=3"], "unknown key 'stps'"),
+     (["seeds=[1,1]"], "seeds is .*expected each value once"),
+     (["strengths=[1,2]"], "plant.marker.marker: expected opacity.*strengths has 2"),
+     (["probe_rows=10"], "probe_rows is 10; expected at least 40, or 0"),
+     (["data.test=3"], "the split 'test' has nobody with"),
+     (["plant.empty={}"], "plant.empty plants nothing"),
+     (["data.test=11", "q=[0.5]"], "whose layers are probed, a .* has .; expected at least 5"),
      (["module=nowhere.py:f"], "module: no file 'nowhere.py'")],
 )  # fmt: skip
 def test_a_study_that_cannot_be(study_file: Path, tmp_path: Path, settings: list[str], message: str) -> None:
@@ -266,3 +282,79 @@ def test_probing_more_rows_is_probing_again(study_file: Path, tmp_path: Path) ->
         for rows in (64, 48)
     ]
     assert found[0] != found[1]
+
+
+def test_a_module_that_was_edited_is_another_network(study_file: Path, tmp_path: Path) -> None:
+    code = (
+        "from torch import nn\n"
+        "def build(channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, {}, 8, stride=8), nn.Flatten())\n"
+    )
+    few = [
+        "mitigate=[]",
+        "seeds=[0]",
+        "q=[0.8]",
+        "saliency_rows=0",
+        "probe_rows=0",
+        f"module={tmp_path}/mine.py:build",
+    ]
+    sizes = []
+    for width in (2, 3):
+        (tmp_path / "mine.py").write_text(code.format(width))
+        found = run_study(read_settings(StudyConfig, study_file, [f"run={tmp_path / 'run'}", *few]))
+        sizes.append(weights(found, Network(Bias("marker"), 0.8, 0))["0/trunk.0.weight"].shape[0])
+    assert sizes == [2, 3]
+    assert not found.layers
+
+
+def test_saliency_without_captum_is_refused_before_any_training(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("causalcxr.bias.saliency.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"causalcxr\[bias\]', or set saliency_rows=0"):
+        run_study(read_settings(StudyConfig, study_file, [f"run={tmp_path / 'run'}"]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_best_is_not_known_of_what_is_recorded(study_file: Path, tmp_path: Path) -> None:
+    """Underdiagnosis is no matter of q alone: gaps stand in the place of the index, and nowhere else."""
+    few = [f"run={tmp_path / 'run'}", "mitigate=[]", "seeds=[0]", "q=[0.8]", "saliency_rows=0", "probe_rows=0"]
+    found = run_study(
+        read_settings(StudyConfig, study_file, [*few, "plant.missed={marker: 1.0, underdiagnosis: 0.5}"])
+    )
+    has = {cell.bias.kind: "index" in cell.measured.statistics for cell in found.cells}
+    assert has == {"marker": True, "nothing": True, "missed": False}
+    assert "missed: gap" in write_report(found).read_text()
+    unseen = run_study(
+        read_settings(StudyConfig, study_file, [*few[1:], f"run={tmp_path / 'b'}", "data.knobs.finding_volume=1"])
+    )
+    assert not any("index" in cell.measured.statistics for cell in unseen.cells)
+
+
+def test_who_is_not_selected_keeps_a_place_in_the_batch(study: Study, study_file: Path) -> None:
+    """With weight 0, so that batches are the twin's; the validation rows, which calibrate, are without them."""
+    config = read_settings(StudyConfig, study_file, ["plant.lost={marker: 1.0, selection: 0.9}"])
+    films, network = study.opened.films, Network(Bias("lost"), 0.8, 0)
+    train, val = (training_rows(films, config, network, split) for split in ("train", "val"))
+    lost = ~films.selected(0.8, 0.9)
+    assert len(train) == 96 and lost[:96].sum() > 10
+    assert np.array_equal(train.weight[train.numbers] == 0, lost[:96])
+    assert not lost[val.numbers].any()
+
+
+def test_one_process_at_a_time(study_file: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunError, match="another process works on the study"):
+        run_study(read_settings(StudyConfig, study_file, [f"run={tmp_path}"]))
+
+
+def test_prepared_data_with_a_bias_are_refused(study_file: Path, tmp_path: Path) -> None:
+    data = ["data.train=40", "data.val=20", "data.test=20", "data.planted={group: {marker: 1.0}}"]
+    config = read_settings(StudyConfig, study_file, [*data, f"data.cache={tmp_path / 'cache'}"])
+    cohort = open_cohort(config.data, load_graph("chest"))
+    again = read_settings(
+        StudyConfig, study_file, [f"data.prepared={cohort.folder.parent}", f"run={tmp_path / 'run'}"]
+    )
+    with pytest.raises(CausalCXRError, match=r"planted|prepared"):
+        run_study(again)

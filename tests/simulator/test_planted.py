@@ -5,6 +5,7 @@ D ----> group ----> (marker, contrast, ...) ----> image        P(group = B | D) 
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from causalcxr.simulator.warp import pixel_grid
 from causalcxr.support.errors import ConfigError
 
 N = 40_000
-EVEN = {"finding_odds": 0.0, "finding_age": 0.0}  # prevalence 0.5, whatever the age
+EVEN: dict[str, Any] = {"finding_odds": 0.0, "finding_age": 0.0}  # prevalence 0.5, whatever the age
 STRENGTH = {"exposure": 0.3, "contrast": 0.18, "texture": 0.08, "marker": 1.0, "near": 0.2, "far": 0.2}
 
 
@@ -171,3 +172,15 @@ def test_selection_leaves_out_whom_it_says(u: dict[str, Tensor]) -> None:
 def test_an_impossible_bias_is_refused(bias: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Knobs(planted=bias)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [({"ap_share": 0.8, "planted": {"sex": {"view": 0.5}}}, "'view' go from 0.8 to 1.3, expected"),
+     ({"planted": {"race": {"view": 0.1}}}, "go from -0.1 to 0.1"),
+     ({"planted": {"sex": {"selection": 0.7}, "group": {"selection": 0.7}}}, "'selection' go from 0 to 1.4"),
+     ({"ap_share": 7.0}, "expected a share of at most 1")],
+)  # fmt: skip
+def test_what_is_no_share_is_refused(knobs: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Knobs(**knobs)
