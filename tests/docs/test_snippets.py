@@ -82,7 +82,7 @@ def test_python_runs(block, workplace, request):
     if block.page == "docs/audit.md":
         (workplace / "runs" / "demo").unlink()
         (workplace / "runs" / "demo").symlink_to(request.getfixturevalue("audit_run"))
-    names: dict[str, Any] = {"model": Classifier(), "network": Network()}
+    names: dict[str, Any] = {"model": Classifier(), "network": Network(), "__name__": "__main__"}
     exec(compile(block.text, _name(block), "exec"), names)
     if block.page == "README.md":
         assert torch.equal(names["older"]["age"], torch.full((8,), 80.0))
