@@ -6,6 +6,7 @@ it is widened by Student's interval over them (both margins in quadrature, as fo
 and Donner 2008); with one it is not over networks.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import stdev
 
@@ -56,15 +57,20 @@ class Measured:
 
 
 def measure(
-    scores: Scores, finding: np.ndarray, group: np.ndarray, patients: np.ndarray, q: float, best_known: bool = True
+    scores: Scores,
+    finding: np.ndarray,
+    group: np.ndarray,
+    patients: np.ndarray,
+    q: float,
+    undefined: Collection[str] = (),
 ) -> Measured:
-    """All statistics at one q. `finding`, `group` bool `(N,)`; a score above 0 calls the finding.
+    """All statistics at one q but those that are not defined there. `finding`, `group` bool `(N,)`.
 
-    `best_known`: whether `bayes.optimum` holds; without it there is no index.
+    A score above 0 calls the finding.
     """
     calls = _calls(scores, group, q)
-    undefined = {"index", "attainable_index"} if q == 0.5 else set() if best_known else {"index"}
-    names = [name for name in DEFINITIONS if name not in undefined]
+    left_out = {"index", "attainable_index"} if q == 0.5 else set(undefined)
+    names = [name for name in DEFINITIONS if name not in left_out]
 
     def statistics(weights: np.ndarray, of: dict[str, np.ndarray]) -> np.ndarray:
         found = _statistics(weights, of, finding, group, q)

@@ -84,7 +84,7 @@ def gaps_by_q(study: Study) -> Figure:
         left.plot(qs, [b.gap for b in best], "--", color=BAYES, linewidth=1.2, label="best classifier")
         right.plot(qs, [b.accuracy for b in best], "--", color=BAYES, linewidth=1.2, label="best classifier")
         right.axhline(best[0].blind_accuracy, color=BAYES, linewidth=0.8, linestyle=":")
-        right.text(qs[0], best[0].blind_accuracy, "best, blind to the group", fontsize=6.5, va="top")
+        right.text(qs[-1], best[0].blind_accuracy, "best, blind to the group", fontsize=6.5, va="top", ha="right")
     left.axhline(0, color=SOFT, linewidth=0.8)
     left.set_ylabel("gap between groups, less the twin's", fontsize=8)
     right.set_ylabel("accuracy on the biased test films", fontsize=8)

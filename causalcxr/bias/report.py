@@ -135,7 +135,9 @@ def _shown(study: Study) -> dict[str, Any]:
         "simulated": opened.cohort.source.get("source") == "simulator",
         "kinds": {kind: _channels(channels) for kind, channels in config.plant.items()},
         "cells": [
-            {"bias": c.bias.name, "q": c.q, "auroc": c.measured.auroc, **{n: _interval(c, n) for n in names}}
+            {"bias": c.bias.name, "q": c.q, "auroc": c.measured.auroc}
+            | {"best": _bayes(c.q) if opened.best_known(c.bias) else {}}
+            | {n: _interval(c, n) for n in names}
             for c in plain
         ],
         "twin": {

@@ -62,9 +62,18 @@ class Opened:
         return severe and even and knobs.get("finding_volume", 1) >= 4
 
     def best_known(self, bias: Bias) -> bool:
-        """Whether it is known of this bias: what is recorded, and of whom, follows from q alone."""
+        """Whether it is known of this bias."""
+        return not self.undefined(bias)
+
+    def undefined(self, bias: Bias) -> set[str]:
+        """Statistics that a bias has not.
+
+        What is recorded, and of whom, changes what a group says of the finding, beyond q.
+        """
         channels = bias.channels(self.config)
-        return self.has_bayes and not any(channels.get(channel) for channel in RECORD)
+        if any(channels.get(channel) for channel in RECORD):
+            return {"index", "attainable_index"}
+        return set() if self.has_bayes else {"index"}
 
     def place(self, network: Network) -> Path:
         """The folder of a network: its name, and a key of all that its weights depend on."""
@@ -272,8 +281,8 @@ def _collect(opened: Opened, probed: Sequence[Network]) -> Study:
                 networks = [Network(bias, q, seed, method) for seed in config.seeds]
                 scores = _scores(opened, bias.name, networks)
                 group = films.group(q)[test]
-                best = opened.best_known(bias)
-                found = measure(scores, films.finding[test], group, films.patients[test], q, best)
+                of = films.finding[test], group, films.patients[test]
+                found = measure(scores, *of, q, opened.undefined(bias))
                 cells.append(Cell(bias, q, method, found))
     for network in all_networks(config):
         seconds += load_metadata(opened.place(network) / "network.safetensors")["seconds"]
