@@ -69,7 +69,7 @@ def encoding(model: NetworkPredictor, films: Films, bias: str, rows: int, seed: 
 
     Directions are fitted on the first half of the subjects, disparities measured on the second.
     """
-    test = films.rows("test")[:rows]
+    test = films.some(rows)
     finding, group = films.finding[test], films.group(0.5)[test]
     plain, biased = (torch.from_numpy(images[test]) for images in (films.plain, films.biased[bias]))
     own = torch.where(torch.from_numpy(group)[:, None, None, None], biased, plain)

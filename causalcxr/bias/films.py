@@ -50,6 +50,15 @@ class Films:
         """The numbers of a split's subjects."""
         return np.flatnonzero(self.split == split)
 
+    def some(self, n: int) -> np.ndarray:
+        """At most n test subjects, evenly from the table, which may be sorted."""
+        return _evenly(self.rows("test"), n)
+
+    def some_with_finding(self, n: int) -> np.ndarray:
+        """The same of those who have the finding."""
+        rows = self.rows("test")
+        return _evenly(rows[self.finding[rows]], n)
+
     def group(self, q: float) -> np.ndarray:
         """Who is in group B, bool `(N,)`."""
         return self._noise["group"] < np.where(self.finding, q, 1.0 - q)
@@ -105,6 +114,10 @@ class GroupRows:
     def subset(self, indices: Indices) -> "GroupRows":
         rows = self.numbers[np.asarray(indices, dtype=np.int64)]
         return GroupRows(self.films, rows, self.finding, self.bias, self.group, self.recorded, self.weight)
+
+
+def _evenly(rows: np.ndarray, n: int) -> np.ndarray:
+    return rows[np.arange(min(n, len(rows))) * len(rows) // min(n, len(rows))] if n and len(rows) else rows[:0]
 
 
 def make_films(cohort: Cohort, folder: Path, biases: Mapping[str, Mapping[str, float]]) -> None:

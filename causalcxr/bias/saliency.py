@@ -44,8 +44,7 @@ def check_captum() -> None:
 
 def saliency(model: NetworkPredictor, films: Films, cohort: Cohort, bias: str, rows: int) -> SaliencyFound:
     """Of test subjects with the finding, on their biased films."""
-    test = films.rows("test")
-    chosen = test[films.finding[test]][:rows]
+    chosen = films.some_with_finding(rows)
     biased, plain = films.biased[bias][chosen], films.plain[chosen]
     where = smooth_gradients(model, torch.from_numpy(biased))
     planted = _region(torch.from_numpy(biased.astype(np.float32) - plain.astype(np.float32)))

@@ -196,12 +196,12 @@ def _check_cells(films: Films, config: StudyConfig) -> None:
             if counts[fewest] < FEW and split == "test":
                 log.warning("only %d test subjects %s at q = %g: wide intervals", counts[fewest], fewest, q)
 
-    probed = films.rows("test")[: config.probe_rows]
+    probed = films.some(config.probe_rows)
     for name, labels in (("finding", films.finding[probed]), ("group", films.group(0.5)[probed])):
         fewest = min(int(labels.sum()), int((~labels).sum()))
         if config.probe_rows and fewest < FOLDS:
             raise ConfigError(
-                f"among the first {len(probed)} test subjects, whose layers are probed, a {name} has {fewest}; "
+                f"of {len(probed)} test subjects, whose layers are probed, a {name} has or lacks {fewest}; "
                 f"expected at least {FOLDS}: set probe_rows higher, or to 0"
             )
 

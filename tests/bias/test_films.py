@@ -101,3 +101,14 @@ def test_a_bias_on_films_that_are_there() -> None:
 def test_a_channel_that_cannot_be(channels: dict, simulated: bool, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_channels({"x": channels}, [1.0], simulated)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(4, [0, 5, 10, 15]), (20, list(range(20))), (99, list(range(20))), (0, [])]
+)
+def test_some_are_taken_evenly_from_a_table_that_may_be_sorted(n: int, expected: list[int]) -> None:
+    plain = np.zeros((20, 1, 1, 1), dtype=np.uint8)
+    rows = np.arange(20)
+    films = Films(plain, {}, rows >= 10, np.full(20, "test"), rows.astype(str), rows)
+    assert films.some(n).tolist() == expected
+    assert films.some_with_finding(2).tolist() == [10, 15]

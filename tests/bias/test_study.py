@@ -210,7 +210,7 @@ def test_command(study: Study, study_file: Path, capsys: pytest.CaptureFixture) 
      (["probe_rows=10"], "probe_rows is 10; expected at least 40, or 0"),
      (["data.test=3"], "the split 'test' has nobody with"),
      (["plant.empty={}"], "plant.empty plants nothing"),
-     (["data.test=10", "q=[0.5]"], "whose layers are probed, a .* has .; expected at least 5"),
+     (["data.test=10", "q=[0.5]"], "whose layers are probed, a .* has or lacks .; expected at least 5"),
      (["module=nowhere.py:f"], "module: no file 'nowhere.py'")],
 )  # fmt: skip
 def test_a_study_that_cannot_be(study_file: Path, tmp_path: Path, settings: list[str], message: str) -> None:
