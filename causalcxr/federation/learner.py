@@ -65,12 +65,12 @@ class Learner:
         for name, parameter in self.steps.parameters.items():
             ending = f"/{name}"
             moments = {
-                key.removeprefix(MOMENT).removesuffix(ending): value.clone()
+                key.removeprefix(MOMENT).removesuffix(ending): value
                 for key, value in state.items()
                 if key.startswith(MOMENT) and key.endswith(ending)
             }
             if moments:
-                self.steps.optimizer.state[parameter] = moments
+                self.steps.set_moments(parameter, moments)
 
     def visit(self, site: Site, state: State, round_: int, steps: int) -> dict[str, Tensor]:
         """Train `steps` steps at a site, from a state; the rows follow from the seed, the site and the round."""

@@ -151,12 +151,6 @@ class Fit:
             | self.objective.state()
         )
 
-    def _as_moment(self, name: str, value: Tensor, parameter: Tensor) -> Tensor:
-        """A stored moment as AdamW keeps it: laid out in memory as its parameter, which a fused step relies on."""
-        if name == "step":  # on the CPU, unless the step is fused
-            return value.to(parameter.device) if self.optimizer.param_groups[0]["fused"] else value
-        return torch.empty_like(parameter, requires_grad=False).copy_(value)
-
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.stage.steps
 
@@ -210,7 +204,7 @@ class Fit:
         self.ema = {name: ema[name].to(w.device) for name, w in self.weights.items()}
         for name, parameter in self.parameters.items():
             moments = {key: values[name] for key, values in groups.items() if name in values}
-            self.optimizer.state[parameter] = {k: self._as_moment(k, v, parameter) for k, v in moments.items()}
+            self.steps.set_moments(parameter, moments)
         self.progress = Progress(**counters)
         self.steps.bad_steps = self.progress.bad_steps
         log.info("stage '%s' goes on at step %d of %d", self.name, self.progress.step, self.stage.steps)

@@ -87,6 +87,20 @@ class Steps:
         self.optimizer.zero_grad(set_to_none=True)
         return totals, norm
 
+    def set_moments(self, parameter: Tensor, moments: Mapping[str, Tensor]) -> None:
+        """Give the optimiser the moments of a parameter, as AdamW keeps them.
+
+        They are laid out in memory as the parameter, which a fused step needs; the step is on the CPU unless it
+        is fused.
+        """
+        fused = self.optimizer.param_groups[0]["fused"]
+        self.optimizer.state[parameter] = {
+            name: (value.clone().to(parameter.device) if fused else value.clone())
+            if name == "step"
+            else torch.empty_like(parameter, requires_grad=False).copy_(value)
+            for name, value in moments.items()
+        }
+
     def _accumulate(self, train: Rows, index: int, seed: int, last: bool) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch, the `index`-th since the stage began."""
         fabric = self.fabric
