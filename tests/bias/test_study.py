@@ -1,6 +1,9 @@
 """A study from its file to its report: twins, resuming, a larger grid, real films, and what is refused."""
 
 import json
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from causalcxr.bias.grid import Bias, Network, all_networks, scored_biases
 from causalcxr.bias.report import write_report
 from causalcxr.bias.study import Study, run_study
 from causalcxr.bias.training import build_network, training_rows
+from causalcxr.bias.workers import run_jobs
 from causalcxr.commands.main import main
 from causalcxr.config import read_settings
 from causalcxr.data.preparation import open_cohort
@@ -358,3 +362,24 @@ def test_prepared_data_with_a_bias_are_refused(study_file: Path, tmp_path: Path)
     )
     with pytest.raises(CausalCXRError, match=r"planted|prepared"):
         run_study(again)
+
+
+def _sleep(folder: Path, job: int) -> None:
+    (folder / f"{os.getpid()}").touch()
+    time.sleep(60)
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """Of two workers that have begun, none is left ten seconds after SIGKILL of their parent."""
+    context = multiprocessing.get_context("spawn")
+    parent = context.Process(target=run_jobs, args=("jobs", _sleep, tmp_path, [1, 2], 0, 2))
+    parent.start()
+    deadline = time.monotonic() + 120
+    while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    parent.kill()
+    parent.join()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
