@@ -1,5 +1,6 @@
 """Writes a study down: report.html, study.json, and scores.csv for other tools."""
 
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,7 @@ def as_json(study: Study) -> dict[str, Any]:
         "seeds": config.seeds,
         "bayes": {f"{q:g}": _bayes(q) for q in config.q} if study.opened.has_bayes else None,
         "cells": [_cell_json(cell) for cell in study.cells],
-        "parts": [
-            {**vars(p), "pair_shift": vars(p.pair_shift), "pair_gap": vars(p.pair_gap)} for p in study.parts
-        ],
+        "parts": [asdict(part) for part in study.parts],
         "layers": study.layers,
         "saliency": study.saliency,
         "networks": len(all_networks(config)),
@@ -145,11 +144,8 @@ def _shown(study: Study) -> dict[str, Any]:
             "auroc": plain[0].measured.twin_auroc,
             "gaps": {f"{q:g}": _interval(next(c for c in plain if c.q == q), "twin_gap") for q in config.q},
         },
-        "bayes": {f"{q:g}": _bayes(q) for q in config.q} if opened.has_bayes else {},
         "mitigated": mitigated,
-        "parts": [
-            {**vars(p), "pair_shift": vars(p.pair_shift), "pair_gap": vars(p.pair_gap)} for p in study.parts
-        ],
+        "parts": [asdict(part) for part in study.parts],
         "main": main,
         "saliency": study.saliency,
         "definitions": DEFINITIONS,

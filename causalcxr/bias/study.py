@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -153,11 +153,12 @@ def _run_study(config: StudyConfig, cohort: Cohort, folder: Path) -> Study:
     opened = _open(folder)
     processes = processes_for(config.processes, config.device)
     networks = all_networks(config)
-    _run(opened, "networks", _train, networks, [n for n in networks if not _is_scored(opened, n)], processes)
+    left = [network for network in networks if not _is_scored(opened, network)]
+    run_jobs("networks", _train, folder, left, len(networks) - len(left), processes)
     looked = encoded_networks(config) if config.probe_rows else []
     probed = [n for n in looked if n.is_twin or on_films(n.bias.channels(config))]
     left = [network for network in probed if not opened.probes(network).exists()]
-    _run(opened, "layers", _analyse, probed, left, processes)
+    run_jobs("layers", _analyse, folder, left, len(probed) - len(left), processes)
     log.info("study '%s': %.0f s", folder, time.perf_counter() - begun)
     return _collect(opened, probed)
 
@@ -230,17 +231,6 @@ def _open(folder: Path) -> Opened:
     biases = {bias.name: bias.channels(config) for bias in all_biases(config)}
     films = open_films(cohort, _films_folder(folder, cohort), config.finding, biases)
     return Opened(folder, config, cohort, films)
-
-
-def _run(
-    opened: Opened,
-    what: str,
-    function: Callable[[Path, Network], None],
-    networks: Sequence[Network],
-    left: Sequence[Network],
-    processes: int,
-) -> None:
-    run_jobs(what, function, opened.folder, left, len(networks) - len(left), processes)
 
 
 def _is_scored(opened: Opened, network: Network) -> bool:

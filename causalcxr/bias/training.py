@@ -142,11 +142,7 @@ def log_odds(predictor: NetworkPredictor, image: Tensor) -> Tensor:
 
     0 is the threshold that is best where both answers are equally frequent.
     """
-    return _evidence(predictor, predictor.features(image))
-
-
-def _evidence(predictor: NetworkPredictor, features: Tensor) -> Tensor:
-    output = predictor.predict(features)[predictor.variables[0].name]
+    output = predictor(image)[predictor.variables[0].name]
     prior = predictor.log_prior[0, 1] - predictor.log_prior[0, 0]
     return output[:, 1] - output[:, 0] - prior
 
