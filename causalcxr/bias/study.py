@@ -21,7 +21,7 @@ from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded
 from causalcxr.bias.planting import RECORD, check_channels, on_films
 from causalcxr.bias.saliency import check_captum, saliency
 from causalcxr.bias.training import build_network, load_networks, train_network
-from causalcxr.bias.workers import processes_for, run_jobs
+from causalcxr.support.workers import processes_for, run_jobs
 from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort

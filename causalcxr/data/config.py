@@ -50,6 +50,7 @@ class DataConfig:
     seed: int = bounded(0, least=0)  # of the simulated subjects
     knobs: dict[str, float] = finite_numbers()  # of the simulator; others keep their default
     planted: dict[str, dict[str, float]] = field(default_factory=dict)  # attribute -> {channel: strength}
+    sites: dict[str, dict[str, float]] = field(default_factory=dict)  # simulated hospitals: {name: {law: number}}
     workers: int = bounded(0, least=0)  # threads that decode images; 0 is the number of cores
 
 

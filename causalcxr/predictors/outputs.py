@@ -17,7 +17,9 @@ from causalcxr.mechanisms.spline import SplineConfig, SplineMechanism
 from causalcxr.predictors.predictor import Prediction
 from causalcxr.values import Batch
 
-__all__ = ["OutputBatch", "OutputModel", "output_nodes", "output_values"]
+__all__ = ["OutputBatch", "OutputModel", "output_nodes", "output_ranges", "output_values"]
+
+Range = tuple[float, float]
 
 _ROOM = 0.5  # of the outputs' range, added on both sides: a counterfactual may leave the observed range
 
@@ -34,15 +36,22 @@ class OutputModel(nn.Module):
 
     spread: Tensor
 
-    def __init__(self, variables: Sequence[Variable], parents: Sequence[Variable], train: OutputBatch):
-        """`train` has the outputs (see `output_values`) and the parents `(N,)` of the training split."""
+    def __init__(self, variables: Sequence[Variable], parents: Sequence[Variable], ranges: Sequence[Range]):
+        """`ranges`: the lowest and highest value of every output, see `output_ranges`."""
         super().__init__()
-        self.variables, self.nodes = tuple(variables), output_nodes(variables)
-        columns = train.outputs.unbind(dim=1)
-        self.flows = nn.ModuleList(
-            _flow(node, values, parents, train.parents) for node, values in zip(self.nodes, columns, strict=True)
-        )
-        self.register_buffer("spread", _residual_spread(train.outputs, parents, train.parents))
+        self.variables, self.nodes, self.parents = tuple(variables), output_nodes(variables), tuple(parents)
+        declared = [
+            Variable(name=node, kind="continuous", range=(low, high), mechanism="spline")
+            for node, (low, high) in zip(self.nodes, ranges, strict=True)
+        ]
+        self.flows = nn.ModuleList(SplineMechanism(variable, parents, SplineConfig()) for variable in declared)
+        self.register_buffer("spread", torch.ones(len(self.nodes)))
+
+    def calibrate(self, train: OutputBatch) -> None:
+        """Take the scalings from the training split: its outputs (see `output_values`) and parents `(N,)`."""
+        for flow, values in zip(self._flows, train.outputs.unbind(dim=1), strict=True):
+            flow.calibrate({**train.parents, flow.variable.name: values})
+        self.spread.copy_(_residual_spread(train.outputs, self.parents, train.parents))
 
     def forward(self, batch: OutputBatch) -> dict[str, Tensor]:
         """Negative log-likelihood `(B,)` of every node given the parents, in nats."""
@@ -94,13 +103,14 @@ def output_values(variables: Sequence[Variable], prediction: Prediction) -> Tens
     return torch.cat(columns, dim=1)
 
 
-def _flow(node: str, values: Tensor, causes: Sequence[Variable], known: Batch) -> SplineMechanism:
-    low, high = float(values.min()), float(values.max())
-    room = _ROOM * (high - low) + 1e-3
-    declared = Variable(name=node, kind="continuous", range=(low - room, high + room), mechanism="spline")
-    flow = SplineMechanism(declared, causes, SplineConfig())
-    flow.calibrate({**known, node: values})
-    return flow
+def output_ranges(outputs: Tensor) -> list[Range]:
+    """What every output `(N, M)` may be: from its lowest to its highest value, with room on both sides."""
+    found = []
+    for values in outputs.unbind(dim=1):
+        low, high = float(values.min()), float(values.max())
+        room = _ROOM * (high - low) + 1e-3
+        found.append((low - room, high + room))
+    return found
 
 
 def _residual_spread(outputs: Tensor, causes: Sequence[Variable], known: Batch) -> Tensor:

@@ -14,8 +14,10 @@ from causalcxr.support.errors import DataError
 
 __all__ = ["CHANNELS", "noise", "pixel_noise"]
 
-# name: (law, numbers per subject). The laws: uniform on (0, 1), standard normal, key (64 random bits).
+# name: (law, numbers per subject). The laws: uniform on (0, 1), standard normal, key (64 random bits), and number:
+# that of the subject itself.
 CHANNELS: dict[str, tuple[str, int]] = {
+    "subject": ("number", 1),
     "sex": ("uniform", 1),
     "race": ("uniform", 1),
     "age": ("uniform", 1),
@@ -54,7 +56,7 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 def noise(seed: int, ids: Iterable[int] | Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The noise of the subjects `ids`: channel name to a tensor `(B,)`, or `(B, k)` for k numbers.
 
-    Uniform and normal channels are float64, `pixels` is an int64 key. Raises DataError: ids that are not whole
+    Uniform and normal channels are float64, `pixels` is an int64 key, `subject` the id. Raises DataError: ids that are not whole
     numbers in one dimension.
     """
     subjects = ids if isinstance(ids, Tensor) else torch.as_tensor(list(ids) or torch.zeros(0, dtype=torch.int64))
@@ -75,6 +77,8 @@ def pixel_noise(keys: Tensor, size: int, dtype: torch.dtype = torch.float32) -> 
 
 
 def _channel(seed: int, subjects: Tensor, name: str, law: str, count: int) -> Tensor:
+    if law == "number":
+        return subjects
     channel = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     start = _mix(torch.tensor(_signed(seed * _GOLDEN + channel), device=subjects.device))
     keys = _mix(start + (subjects + 1) * _signed(_GOLDEN))

@@ -24,6 +24,7 @@ from causalcxr.simulator.planted import (
     share_given_finding,
     total,
 )
+from causalcxr.simulator.sites import LAWS, SITE, Sites, check_sites, law_of_site, site_of, varies
 from causalcxr.support.errors import ConfigError
 from causalcxr.values import encode_intervention
 
@@ -32,7 +33,6 @@ __all__ = ["DEFAULT", "Knobs", "attributes", "effusion_volume", "graph", "record
 AGE_LOW, AGE_SPAN = 20.0, 70.0
 AGE_SHAPE = (2.5, 2.0)
 FINDING_PER_DECADE = 0.45
-RACE_SHARES = (0.60, 0.15, 0.25)  # white, asian, black
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Knobs:
     `ap_share`: of AP views. `planted`: attribute to channel to strength, see `planted.py`; nothing by default.
     What is planted on race are correlates of how and whom a site images, never anatomy.
     The attribute `view` exists only where `ap_share` is not 0 or something is planted on it, `group` only where
-    something is planted on it.
+    something is planted on it. `sites`: name to law to number, see `sites.py`; then there is an attribute `site`.
     """
 
     sex_chest_width: float = 1.0
@@ -61,12 +61,14 @@ class Knobs:
     pixel_noise: float = 1.0
     ap_share: float = 0.0
     planted: Planted = field(default_factory=dict)
+    sites: Sites = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_planted(self.planted)
+        check_sites(self.sites)
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.name == "planted":
+            if each.name in ("planted", "sites"):
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < float("inf"):
                 raise ConfigError(f"knob '{each.name}': expected a finite number, got {value!r}")
@@ -79,12 +81,23 @@ class Knobs:
         base = () if not self.has_view else (self.ap_share,)
         if (q := self.planted.get("view", {}).get("q")) is not None:
             base = (q, 1.0 - q)
-        check_shares(self.planted, base)
+        added = [laws.get("ap", 0.0) for laws in self.sites.values()] if self.has_view else []
+        for start in base:
+            for share in added:
+                if not 0 <= start + share <= 1:
+                    raise ConfigError(f"sites: a share of AP views of {start:g} and {share:g} is none; see ap_share")
+        check_shares(self.planted, [start + share for start in base for share in added or [0.0]])
 
     @property
     def has_view(self) -> bool:
         """Whether the attribute `view` (0 PA, 1 AP) is part of the model."""
-        return self.ap_share != 0 or "view" in self.planted or bool(self.carriers("view"))
+        by_site = varies(self.sites, "ap")
+        return self.ap_share != 0 or "view" in self.planted or bool(self.carriers("view")) or by_site
+
+    @property
+    def has_site(self) -> bool:
+        """Whether the attribute `site` is part of the model."""
+        return bool(self.sites)
 
     @property
     def has_group(self) -> bool:
@@ -106,12 +119,13 @@ def graph(knobs: Knobs = DEFAULT) -> Graph:
     finding = (*by_q, "age") if knobs.finding_age else tuple(by_q)
     follows = {name: ("finding",) if "q" in knobs.planted.get(name, {}) else () for name in ("group", "view")}
     view = tuple(dict.fromkeys((*knobs.carriers("view"), *follows["view"])))
-    return _graph(
+    declared = _graph(
         finding,
         follows["group"] if knobs.has_group else None,
         view if knobs.has_view else None,
         knobs.carriers(*IMAGE_CHANNELS),
     )
+    return _with_sites(declared, knobs) if knobs.has_site else declared
 
 
 def attributes(
@@ -120,20 +134,26 @@ def attributes(
     """The attributes of the subjects with noise `u`, under an intervention if one is given.
 
     Returns sex (0 female, 1 male), race (0 white, 1 asian, 2 black), finding (0 No Finding, 1 Pleural Effusion),
-    where they exist group (0 A, 1 B) and view (0 PA, 1 AP), each int64 `(B,)`, and age, float32 `(B,)`, in years.
+    where they exist site, group (0 A, 1 B) and view (0 PA, 1 AP), each int64 `(B,)`, and age, float32 `(B,)`, in
+    years.
     `do` is in natural units: labels, numbers, or one value per row. Raises GraphError for what the graph refuses.
     """
     n, device = len(u["age"]), u["age"].device
     values = intervened(do, n, device, knobs)
+    if knobs.has_site and SITE not in values:
+        values[SITE] = site_of(knobs.sites, u["subject"])
     if "sex" not in values:
         values["sex"] = (u["sex"] < 0.5).to(torch.int64)
     if "race" not in values:
-        values["race"] = (u["race"] >= RACE_SHARES[0]).to(torch.int64) + (u["race"] >= sum(RACE_SHARES[:2]))
+        black = 1.0 - _by_site(knobs, "black", values)
+        values["race"] = (u["race"] >= black - _by_site(knobs, "asian", values)).to(torch.int64) + (
+            u["race"] >= black
+        )
     if "age" not in values:
         values["age"] = (AGE_LOW + AGE_SPAN * _beta_quantile(u["age"])).to(torch.float32)
     if "finding" not in values:
         values["finding"] = (u["finding"] < _finding_probability(values, knobs)).to(torch.int64)
-    names = ["sex", "race", "age", "finding"]
+    names = [*([SITE] if knobs.has_site else []), "sex", "race", "age", "finding"]
     for name, exists, share in (("group", knobs.has_group, 0.5), ("view", knobs.has_view, knobs.ap_share)):
         if exists:
             names.append(name)
@@ -184,7 +204,7 @@ def effusion_volume(u: Mapping[str, Tensor], p: Mapping[str, Tensor]) -> Tensor:
 def _finding_probability(values: Mapping[str, Tensor], knobs: Knobs) -> Tensor:
     per_year = knobs.finding_age * FINDING_PER_DECADE / 10.0
     log_odds = knobs.finding_odds + per_year * (values["age"].to(torch.float64) - 60.0)
-    log_odds = log_odds + odds_of_finding(knobs.planted, values)
+    log_odds = log_odds + odds_of_finding(knobs.planted, values) + _by_site(knobs, "finding", values)
     return 1.0 / (1.0 + torch.exp(-log_odds))
 
 
@@ -192,8 +212,30 @@ def _share(name: str, share: float, values: Mapping[str, Tensor], knobs: Knobs) 
     """Of the second label of `group` or `view`: 0.5 or `ap_share`, or what q says, and what is planted on it."""
     q = knobs.planted.get(name, {}).get("q")
     law: Tensor | float = share if q is None else share_given_finding(q, values["finding"])
-    added = total(knobs.planted, "view", values) if name == "view" else None
+    if name != "view":
+        return law
+    added = total(knobs.planted, "view", values)
+    law = law + _by_site(knobs, "ap", values)
     return law if added is None else law + added
+
+
+def _by_site(knobs: Knobs, law: str, values: Mapping[str, Tensor]) -> Tensor | float:
+    """A law's number at the site of every row; what everybody has where there are no sites."""
+    return law_of_site(knobs.sites, law, values[SITE]) if knobs.has_site else LAWS[law][3]
+
+
+def _with_sites(declared: Graph, knobs: Knobs) -> Graph:
+    """The graph with the site as a cause of whatever its laws differ in."""
+    found = declared.to_dict()
+    variables, laws = found["variables"], knobs.sites
+    kind = "binary" if len(laws) == 2 else "categorical"
+    site = {SITE: {"kind": kind, "labels": list(laws), "description": "The hospital."}}
+    for name, of in (("race", ("asian", "black")), ("finding", ("finding",)), ("view", ("ap",))):
+        if varies(laws, *of):
+            variables[name]["parents"] = [SITE, *variables[name].get("parents", [])]
+    if varies(laws, "exposure"):
+        variables["image"]["parents"] = [*variables["image"]["parents"], SITE]
+    return graph_from_dict(found | {"variables": site | variables})
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from causalcxr.simulator.anatomy import geometry
 from causalcxr.simulator.channels import pixel_noise
 from causalcxr.simulator.equations import DEFAULT, Knobs, attributes, intervened
 from causalcxr.simulator.planted import marker_mask, total, zoom
+from causalcxr.simulator.sites import SITE, law_of_site
 from causalcxr.simulator.tissue import paths
 from causalcxr.simulator.warp import body_coordinates, pixel_grid
 from causalcxr.support.errors import ConfigError
@@ -94,6 +95,8 @@ def _acquisition(
     added, steeper = total(knobs.planted, "exposure", p), total(knobs.planted, "contrast", p)
     if added is not None:
         exposure = exposure + added
+    if knobs.has_site:
+        exposure = exposure + law_of_site(knobs.sites, "exposure", p[SITE])
     if steeper is not None:
         contrast = contrast * torch.exp(steeper)
     return exposure.to(dtype)[:, None], contrast.to(dtype)[:, None]

@@ -15,7 +15,7 @@ from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Rows, Table
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.calibration import calibrate_on, predict_split
-from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_values
+from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_ranges, output_values
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.randomness import Draws, seed_of, seeded
 from causalcxr.runs import Run
@@ -166,7 +166,9 @@ def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
     train, val = (_outputs_of(context, predictor, rows) for rows in (context.train, context.val))
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
     with seeded(seed_of(context.run.config.train.seed, "outputs")):
-        model = OutputModel(predictor.variables, context.scm.image_mechanism.parents, train)
+        parents = context.scm.image_mechanism.parents
+        model = OutputModel(predictor.variables, parents, output_ranges(train.outputs))
+    model.calibrate(train)
     context.minimise(
         "outputs", OutputsObjective(model), context.run.config.train.outputs, Table(train), Table(val)
     )

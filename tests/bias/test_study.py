@@ -18,7 +18,7 @@ from causalcxr.bias.grid import Bias, Network, all_networks, scored_biases
 from causalcxr.bias.report import write_report
 from causalcxr.bias.study import Study, run_study
 from causalcxr.bias.training import build_network, training_rows
-from causalcxr.bias.workers import run_jobs
+from causalcxr.support.workers import run_jobs
 from causalcxr.commands.main import main
 from causalcxr.config import read_settings
 from causalcxr.data.preparation import open_cohort

@@ -10,7 +10,7 @@ from causalcxr.graph import graph_from_dict
 from causalcxr.interventions import draw_one_each
 from causalcxr.mechanisms.hvae import HVAE
 from causalcxr.predictors.networks import PredictorConfig
-from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_nodes, output_values
+from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_nodes, output_ranges, output_values
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import Draws
 from causalcxr.support.errors import ConfigError
@@ -53,6 +53,12 @@ def predictor_of(graph, seed=0):
     return NetworkPredictor(variables, PredictorConfig(widths=[8, 8])).eval()
 
 
+def outputs_of(variables, graph, rows):
+    model = OutputModel(variables, graph.parents("image"), output_ranges(rows.outputs))
+    model.calibrate(rows)
+    return model
+
+
 def objective_of(targets, graph="chest", batch=None, bound=100.0, **config):
     scm = tiny_scm(graph)
     batch = batch or chest_batch(16)
@@ -61,7 +67,7 @@ def objective_of(targets, graph="chest", batch=None, bound=100.0, **config):
     if targets == "counterfactual":
         values = output_values(predictor.variables, predictor(batch["image"])).detach()
         rows = OutputBatch(values, batch)
-        outputs = OutputModel(predictor.variables, scm.graph.parents("image"), rows)
+        outputs = outputs_of(predictor.variables, scm.graph, rows)
     marginals = {name: batch[name] for name in scm.graph.attributes}
     return FinetuneObjective(scm, predictor, FinetuneConfig(targets=targets, **config), marginals, bound, outputs)
 
@@ -139,7 +145,7 @@ def test_the_distance_to_carried_outputs_is_of_log_odds_and_numbers():
     odds = prediction["race"].log_softmax(dim=1)
     black = values[:, nodes.index(f"output of race: {graph['race'].labels[2]}")]
     assert (black - (odds[:, 2] - odds[:, 0])).abs().max() < 1e-5
-    model = OutputModel(predictor.variables, graph.parents("image"), OutputBatch(values, batch))
+    model = outputs_of(predictor.variables, graph, OutputBatch(values, batch))
     i, targets = nodes.index("output of age"), values.clone()
     targets[:, i] += 2 * model.spread[i]
     found = model.distances(prediction, targets)
@@ -160,7 +166,7 @@ def test_carried_outputs_are_exact_where_the_answer_is_known():
 
     variables = [graph["finding"]]
     rows = OutputBatch(outputs(batch["sex"])[:, None], batch)
-    model = OutputModel(variables, graph.parents("image"), rows)
+    model = outputs_of(variables, graph, rows)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(300):
         optimizer.zero_grad()

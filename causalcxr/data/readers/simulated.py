@@ -64,17 +64,18 @@ def simulator_source(config: DataConfig, graph: Graph) -> Source:
 
     counts = {"train": config.train, "val": config.val, "test": config.test}
     columns = {name: config.columns.get(name, name) for name in graph.attributes}
-    planted = {**config.knobs, **({"planted": dict(config.planted)} if config.planted else {})}
-    about = {"source": config.source, "seed": config.seed, "knobs": planted, "columns": columns}
+    laws = {"planted": dict(config.planted), "sites": dict(config.sites)}
+    chosen = {**config.knobs, **{name: law for name, law in laws.items() if law}}
+    about = {"source": config.source, "seed": config.seed, "knobs": chosen, "columns": columns}
     return Source("the simulator", about | counts, {"code": _code_hash()}, table, pixels, left_out)
 
 
 def _knobs(config: DataConfig) -> simulator.Knobs:
-    known = [field.name for field in fields(simulator.Knobs) if field.name != "planted"]
+    known = [field.name for field in fields(simulator.Knobs) if field.name not in ("planted", "sites")]
     for name in config.knobs:
         if name not in known:
             raise ConfigError(f"data.knobs: no knob '{name}'; {nearest(name, known)}")
-    return simulator.Knobs(**config.knobs, planted=config.planted)
+    return simulator.Knobs(**config.knobs, planted=config.planted, sites=config.sites)
 
 
 def _code_hash() -> str:

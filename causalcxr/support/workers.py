@@ -1,4 +1,4 @@
-"""Runs a study's jobs in several processes, one thread each: small networks gain nothing from more threads."""
+"""Runs jobs in several processes, one thread each: small networks gain nothing from more threads."""
 
 import logging
 import multiprocessing
