@@ -8,15 +8,14 @@ and Donner 2008); with one it is not over networks.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from statistics import stdev
 
 import numpy as np
 
 from causalcxr.bias.bayes import informed, optimum
 from causalcxr.metrics.auroc import auroc
-from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval
+from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval, widened_by_seeds
 
-__all__ = ["DEFINITIONS", "Measured", "Scores", "measure", "seed_interval"]
+__all__ = ["DEFINITIONS", "Measured", "Scores", "measure"]
 
 DEFINITIONS = {
     "accuracy": "Share of test films that are called rightly, at the threshold that is best at equal frequencies.",
@@ -34,7 +33,6 @@ DEFINITIONS = {
     "twin_accuracy": "The twin's accuracy.",
 }
 _BOUNDS = {"accuracy": (0, 1), "twin_accuracy": (0, 1), "twin_gap": (-1, 1), "pair_gap": (-1, 1)}
-_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # Student's t
 
 
 @dataclass(frozen=True)
@@ -84,37 +82,12 @@ def measure(
     by_seed = {name: [float(row[i]) for row in each] for i, name in enumerate(names)}
     over_patients = [percentile_interval(values[i], drawn[:, i], n) for i in range(len(names))]
     intervals = {
-        name: _widened(name, interval, by_seed[name]) for name, interval in zip(names, over_patients, strict=True)
+        name: widened_by_seeds(interval, by_seed[name], *_BOUNDS.get(name, ()))
+        for name, interval in zip(names, over_patients, strict=True)
     }
     own = np.where(group, scores.under_b, scores.under_a)
     areas = [float(np.mean([auroc(row, finding) for row in of])) for of in (own, scores.twin)]
     return Measured(intervals, by_seed, *areas)
-
-
-def seed_interval(values: list[float]) -> Interval:
-    """The mean over seeds with Student's 95 % interval; without one for a single seed."""
-    mean, k = float(np.mean(values)), len(values)
-    if k < 2 or not np.isfinite(mean):
-        return Interval(mean, np.nan, np.nan, k)
-    half = _student(k) * stdev(values) / k**0.5
-    return Interval(mean, mean - half, mean + half, k)
-
-
-def _student(k: int) -> float:
-    """The 97.5 % quantile of Student's t of k - 1 degrees of freedom; for many by expansion of the normal's."""
-    z, freedom = 1.959964, k - 1
-    return _T.get(k) or z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
-def _widened(name: str, interval: Interval, by_seed: list[float]) -> Interval:
-    """Wider by what networks differ, and within what the statistic can be."""
-    seeds = seed_interval(by_seed)
-    if np.isnan(seeds.high) or np.isnan(interval.high):
-        return interval
-    value, half = interval.value, seeds.high - seeds.value
-    low, high = (float(np.hypot(interval.value - end, half)) for end in (interval.low, interval.high))
-    least, most = _BOUNDS.get(name, (-np.inf, np.inf))
-    return Interval(value, float(max(value - low, least)), float(min(value + high, most)), interval.n)
 
 
 def _calls(scores: Scores, group: np.ndarray, q: float) -> dict[str, np.ndarray]:

@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from causalcxr.bias.bayes import optimum
-from causalcxr.bias.gaps import seed_interval
 from causalcxr.bias.grid import Bias
 from causalcxr.bias.planting import on_films
 from causalcxr.bias.study import Study
-from causalcxr.metrics.intervals import Interval
+from causalcxr.metrics.intervals import Interval, seed_interval
 from causalcxr.report.figures import Band, bands_figure, changes_band, difference_limit
 
 __all__ = ["examples", "gaps_by_q", "heat_map", "layers", "mitigation"]

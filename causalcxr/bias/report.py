@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from causalcxr.bias.bayes import optimum
-from causalcxr.bias.gaps import DEFINITIONS, seed_interval
+from causalcxr.bias.gaps import DEFINITIONS
 from causalcxr.bias.grid import Bias, all_biases, all_networks, twin_of
 from causalcxr.bias.pictures import examples, gaps_by_q, heat_map, layers, mitigation
 from causalcxr.bias.study import Cell, Study
 from causalcxr.config import to_yaml
+from causalcxr.metrics.intervals import seed_interval
 from causalcxr.report.figures import save_png
 from causalcxr.support.files import load_tensors, write_atomically, write_json
 from causalcxr.support.html import interval_text, page_template

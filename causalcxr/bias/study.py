@@ -21,7 +21,6 @@ from causalcxr.bias.grid import Bias, Network, all_biases, all_networks, encoded
 from causalcxr.bias.planting import RECORD, check_channels, on_films
 from causalcxr.bias.saliency import check_captum, saliency
 from causalcxr.bias.training import build_network, load_networks, train_network
-from causalcxr.support.workers import processes_for, run_jobs
 from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.cohort import Cohort
 from causalcxr.data.preparation import open_cohort
@@ -30,6 +29,7 @@ from causalcxr.metrics.intervals import Interval
 from causalcxr.support.digest import digest
 from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import load_metadata, load_tensors, write_atomically, write_json
+from causalcxr.support.workers import processes_for, run_jobs
 
 __all__ = ["Cell", "Opened", "Study", "run_study"]
 

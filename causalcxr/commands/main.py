@@ -17,6 +17,7 @@ COMMANDS = (
     "evaluate",
     "audit",
     "bias",
+    "sites",
     "counterfactual",
     "graph",
     "simulate",
@@ -34,12 +35,13 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr evaluate runs/demo                         metrics.json and report.html of a trained model
   causalcxr audit runs/demo --model predictor          would its answer change with the patient's sex, race, age?
   causalcxr bias STUDY.yaml                            plant a bias, and see what networks make of it
+  causalcxr sites train STUDY.yaml                     learn across hospitals whose images stay where they are
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
   causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card
 
-train, evaluate, audit, bias and data prepare take key=value settings: causalcxr train --help lists them all."""
+These but graph, simulate and counterfactual take key=value settings: causalcxr train --help lists them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ FILES = (
     "evaluation/config.py",
     "audit/config.py",
     "bias/config.py",
+    "federation/config.py",
     "mechanisms/flow.py",
     "mechanisms/hvae_network.py",
     "mechanisms/registry.py",

@@ -1,39 +1,42 @@
-"""What one site does on a visit: take the state, train a few steps on its own rows, give the state back.
+"""Trains one part of a model at one site after the other, from whatever state is sent.
 
 A visit follows from the state, the rows, the site and the round alone, so that any engine gets the same weights.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from causalcxr.data.rows import Rows
+from causalcxr.federation.messages import MOMENT
 from causalcxr.federation.strategies import State, pull_towards
 from causalcxr.randomness import seed_of
 from causalcxr.training.config import StageConfig, TrainConfig
 from causalcxr.training.objectives import Objective
 from causalcxr.training.steps import Steps, learning_rate
 
-__all__ = ["Learner", "Site"]
-
-MOMENT = "moment/"  # before the name of an optimiser's moment that travels with the weights
+__all__ = ["Learner", "Visiting", "visit_shape"]
 
 
 @dataclass(frozen=True)
-class Site:
-    """A cohort that stays where it is."""
+class Visiting:
+    """What a site is asked to do: steps of so many rows in this round; `mu` of FedProx.
 
-    name: str
-    rows: Rows
+    `averaged`: whether its state will be averaged with others. `share`: of all steps of the round.
+    """
+
+    round_: int
+    steps: int
+    batch_size: int
+    mu: float = 0.0
+    averaged: bool = False
+    share: float = 1.0
 
 
 class Learner:
-    """One objective, trained at one site after the other.
-
-    The learning rate follows from the round (`stage.steps` is the number of rounds), not from a site's own steps.
-    """
+    """One objective and its optimiser. The learning rate follows from the round, not from a site's own steps."""
 
     def __init__(
         self,
@@ -41,12 +44,13 @@ class Learner:
         stage: StageConfig,
         config: TrainConfig,
         fabric: Fabric,
-        moments: str = "reset",
-        mu: float = 0.0,
+        rounds: int,
+        moments: str,
     ):
-        self.objective, self.stage, self.config, self.fabric = objective, stage, config, fabric
-        self.moments, self.mu = moments, mu
-        self.steps = Steps("sites", objective, stage, config, fabric)
+        """`moments`: whether those of the optimiser `travel` with the weights, or are `reset` at every visit."""
+        self.objective, self.config, self.moments = objective, config, moments
+        self.stage = replace(stage, steps=rounds, warmup_steps=0)
+        self.steps = Steps("sites", objective, self.stage, config, fabric)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and buffers, copied; with the optimiser's moments if they travel."""
@@ -59,26 +63,37 @@ class Learner:
 
     def load(self, state: State) -> None:
         """Take weights, buffers and moments; without moments the optimiser begins anew."""
-        weights = {name: value for name, value in state.items() if not name.startswith(MOMENT)}
+        weights, moments = {}, {name: {} for name in self.steps.parameters}
+        for name, value in state.items():
+            if name.startswith(MOMENT):
+                key, _, parameter = name.removeprefix(MOMENT).partition("/")
+                moments[parameter][key] = value
+            else:
+                weights[name] = value
         self.objective.load_state_dict(weights)
         self.steps.optimizer.state.clear()
-        for name, parameter in self.steps.parameters.items():
-            ending = f"/{name}"
-            moments = {
-                key.removeprefix(MOMENT).removesuffix(ending): value
-                for key, value in state.items()
-                if key.startswith(MOMENT) and key.endswith(ending)
-            }
-            if moments:
-                self.steps.set_moments(parameter, moments)
+        for name, kept in moments.items():
+            if kept:
+                self.steps.set_moments(self.steps.parameters[name], kept)
 
-    def visit(self, site: Site, state: State, round_: int, steps: int) -> dict[str, Tensor]:
-        """Train `steps` steps at a site, from a state; the rows follow from the seed, the site and the round."""
+    def visit(
+        self, name: str, rows: Rows, state: State, visiting: Visiting, left_out: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """Train at the site `name` on its rows, from a state; `left_out`: variables whose loss does not count.
+
+        Which rows a step sees follows from the seed, the site and the round.
+        """
         self.load(state)
         self.objective.train()
-        rate = learning_rate(self.stage, round_)
-        pull: Callable[[], None] | None = pull_towards(self.steps.parameters, state, self.mu) if self.mu else None
-        seed = seed_of(self.config.seed, site.name)
-        for step in range(round_ * steps, (round_ + 1) * steps):
-            self.steps.take(site.rows, step, rate, seed, pull)
+        rate, seed = learning_rate(self.stage, visiting.round_), seed_of(self.config.seed, name)
+        pull = pull_towards(self.steps.parameters, state, visiting.mu) if visiting.mu else None
+        first = visiting.round_ * visiting.steps
+        for step in range(first, first + visiting.steps):
+            self.steps.take(rows, step, rate, seed, pull, visiting.batch_size, left_out)
         return self.state()
+
+
+def visit_shape(rows: int, batch_size: int, epochs: float, steps: int) -> tuple[int, int]:
+    """Steps of a visit and rows of a step: no row twice in a step, so many epochs, or so many steps if given."""
+    batch = min(batch_size, rows)
+    return steps or max(1, round(epochs * rows / batch)), batch

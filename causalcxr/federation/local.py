@@ -1,49 +1,26 @@
-"""The local engine: all sites in this process, round by round, resumable bit for bit."""
+"""The local engine: every site in this process, one after the other."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor
+from causalcxr.federation.messages import Message
+from causalcxr.federation.sites import Site
+from causalcxr.federation.worker import Worker
 
-from causalcxr.federation.learner import Learner, Site
-from causalcxr.federation.strategies import STRATEGIES, Plan, State
-from causalcxr.support.files import load_tensors, save_tensors
-from causalcxr.support.progress import progress_bar
-
-__all__ = ["run_strategy"]
+__all__ = ["LocalEngine"]
 
 
-def run_strategy(
-    strategy: str,
-    learner: Learner,
-    sites: Sequence[Site],
-    plan: Plan,
-    steps: int,
-    folder: Path,
-    after: Callable[[int, State], None],
-    every: int = 1,
-) -> Mapping[str, Tensor]:
-    """All rounds of a strategy from the learner's present state; the state after the last.
+@dataclass(frozen=True)
+class LocalEngine:
+    """Sites that share one worker, for they are asked in turn and every question brings its state along."""
 
-    `steps` a visit. `after(round, state)` is called behind each round. The state of every `every`-th round is kept
-    in `folder`, from which a killed process goes on.
-    """
-    path = folder / f"{strategy}.safetensors"
-    state: State = learner.state()
-    begun = 0
-    if path.exists():
-        state, facts = load_tensors(path)
-        begun = facts["rounds"]
+    worker: Worker
+    sites: Sequence[Site]
 
-    def visit(which: Sequence[int], given: State, round_: int) -> list[State]:
-        return [learner.visit(sites[site], given, round_, steps) for site in which]
+    def ask(self, questions: Sequence[tuple[int, Message]]) -> Iterator[Message]:
+        """Answers in the order of the questions, each worked out when it is taken."""
+        for site, message in questions:
+            yield self.worker.answer(self.sites[site], message)
 
-    with progress_bar(strategy, plan.rounds, begun) as advance:
-        for round_ in range(begun, plan.rounds):
-            state = STRATEGIES[strategy](visit, state, plan, round_)
-            if (round_ + 1) % every == 0 or round_ + 1 == plan.rounds:
-                save_tensors(path, state, {"rounds": round_ + 1})
-            after(round_, state)
-            advance("")
-    learner.load(state)
-    return state
+    def tell(self, message: Message) -> None:
+        self.worker.take_in(message)

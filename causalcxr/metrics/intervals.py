@@ -4,8 +4,9 @@ Every resample draws as many patients as there are, with replacement; a patient'
 patient was drawn. Percentile intervals (Efron 1979; Field and Welsh 2007 for the cluster bootstrap).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ __all__ = [
     "median_interval",
     "percentile_interval",
     "ratio_interval",
+    "seed_interval",
+    "widened_by_seeds",
 ]
 
 LEVEL = 0.95
 RESAMPLES = 1000
+_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # Student's t
 NUMBERS_AT_ONCE = 1 << 23  # bounds the memory of a block of resamples
 
 
@@ -109,6 +113,36 @@ def absolute_interval(value: float, drawn: np.ndarray, n: int) -> Interval:
     """
     found = percentile_interval(value, drawn, n)
     return Interval(found.value, max(0.0, 2 * value - found.high), max(value, 2 * value - found.low), n)
+
+
+def seed_interval(values: Sequence[float]) -> Interval:
+    """The mean over seeds with Student's 95 % interval; without one for a single seed."""
+    mean, k = float(np.mean(values)), len(values)
+    if k < 2 or not np.isfinite(mean):
+        return Interval(mean, np.nan, np.nan, k)
+    half = _student(k) * stdev(values) / k**0.5
+    return Interval(mean, mean - half, mean + half, k)
+
+
+def widened_by_seeds(
+    interval: Interval, by_seed: Sequence[float], least: float = -np.inf, most: float = np.inf
+) -> Interval:
+    """An interval over patients of a mean over seeds, wider by what seeds differ, and within `least` and `most`.
+
+    Both margins in quadrature, as for a sum of independent parts (Zou and Donner 2008); of one seed as it is.
+    """
+    seeds = seed_interval(by_seed)
+    if np.isnan(seeds.high) or np.isnan(interval.high):
+        return interval
+    value, half = interval.value, seeds.high - seeds.value
+    low, high = (float(np.hypot(interval.value - end, half)) for end in (interval.low, interval.high))
+    return Interval(value, float(max(value - low, least)), float(min(value + high, most)), interval.n)
+
+
+def _student(k: int) -> float:
+    """The 97.5 % quantile of Student's t of k - 1 degrees of freedom; for many by expansion of the normal's."""
+    z, freedom = 1.959964, k - 1
+    return _T.get(k) or z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _complete_rows(values: np.ndarray, patients: Any) -> tuple[np.ndarray, np.ndarray]:

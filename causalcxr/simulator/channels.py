@@ -56,8 +56,8 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 def noise(seed: int, ids: Iterable[int] | Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The noise of the subjects `ids`: channel name to a tensor `(B,)`, or `(B, k)` for k numbers.
 
-    Uniform and normal channels are float64, `pixels` is an int64 key, `subject` the id. Raises DataError: ids that are not whole
-    numbers in one dimension.
+    Uniform and normal channels are float64, `pixels` is an int64 key, `subject` the id. Raises DataError: ids that
+    are not whole numbers in one dimension.
     """
     subjects = ids if isinstance(ids, Tensor) else torch.as_tensor(list(ids) or torch.zeros(0, dtype=torch.int64))
     if subjects.ndim != 1 or subjects.is_floating_point() or subjects.dtype == torch.bool:

@@ -85,7 +85,9 @@ class Knobs:
         for start in base:
             for share in added:
                 if not 0 <= start + share <= 1:
-                    raise ConfigError(f"sites: a share of AP views of {start:g} and {share:g} is none; see ap_share")
+                    raise ConfigError(
+                        f"sites: a share of AP views of {start:g} and {share:g} is none; see ap_share"
+                    )
         check_shares(self.planted, [start + share for start in base for share in added or [0.0]])
 
     @property

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from causalcxr.support.errors import RunError
 
-__all__ = ["load_metadata", "load_tensors", "save_tensors", "write_atomically", "write_json"]
+__all__ = [
+    "load_metadata",
+    "load_tensors",
+    "pack_tensors",
+    "save_tensors",
+    "unpack_tensors",
+    "write_atomically",
+    "write_json",
+]
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -> None:
@@ -54,9 +62,27 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
     One key alone: the library writes several in any order, and the same tensors should give the same bytes.
     """
+    write_atomically(path, pack_tensors(tensors, metadata))
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """What `save_tensors` writes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"metadata": metadata, "crc32": _checksum(plain, metadata)}
-    write_atomically(path, safetensors.torch.save(plain, {"causalcxr": json.dumps(header)}))
+    return safetensors.torch.save(plain, {"causalcxr": json.dumps(header)})
+
+
+def unpack_tensors(content: bytes, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of `pack_tensors`. Raises RunError: damaged, or not ours."""
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["causalcxr"])
+        tensors = safetensors.torch.load(content)
+        if header["crc32"] != _checksum(tensors, header["metadata"]):
+            raise ValueError("its checksum is another")
+        return tensors, header["metadata"]
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise RunError(f"{what} is damaged or none of ours ({' '.join(str(error).split())})") from None
 
 
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:

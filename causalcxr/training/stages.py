@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from causalcxr.building import ROLES, build_predictor
+from causalcxr.config import Config
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Rows, Table
 from causalcxr.mechanisms.likelihood import image_to_float
@@ -33,7 +34,7 @@ from causalcxr.training.objectives import (
 )
 from causalcxr.values import Batch
 
-__all__ = ["STAGE_RUNNERS", "Context", "check_stages", "measure_bound"]
+__all__ = ["STAGE_RUNNERS", "Context", "check_stages", "measure_bound", "outputs_of", "prepare_image"]
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def run_attributes(context: Context) -> Facts:
 
 def run_image(context: Context) -> Facts:
     """Fit the image's mechanism, and first what of it is solved for."""
-    _prepare(context)
+    prepare_image(context.scm, context.train, context.fabric, context.run.config.train.seed)
     settings = context.run.config.train.image
     context.minimise("image", ImageObjective(context.scm, settings.kl_warmup_steps), settings)
     return {}
@@ -163,7 +164,7 @@ def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
     the law of those that are not, the targets would ask of every change a little too much.
     """
     begun = time.perf_counter()
-    train, val = (_outputs_of(context, predictor, rows) for rows in (context.train, context.val))
+    train, val = (outputs_of(context.run.config, predictor, rows) for rows in (context.train, context.val))
     log.info("predictions on the training split took %.0f s", time.perf_counter() - begun)
     with seeded(seed_of(context.run.config.train.seed, "outputs")):
         parents = context.scm.image_mechanism.parents
@@ -175,23 +176,23 @@ def _fit_outputs(context: Context, predictor: Predictor) -> OutputModel:
     return model
 
 
-def _outputs_of(context: Context, predictor: Predictor, rows: Split) -> OutputBatch:
+def outputs_of(config: Config, predictor: Predictor, rows: Split) -> OutputBatch:
     """What the predictor says of all images of a split, augmented, and their parents."""
-    seed, strength = context.run.config.train.seed, context.run.config.finetune.augment
+    seed, strength = config.train.seed, config.finetune.augment
     draws = Draws(seed_of(seed, "outputs", rows.name), predictor.temperature.device)
     seen = predict_split(predictor, rows, strength=strength, draws=draws)
     return OutputBatch(output_values(predictor.variables, seen), rows.attributes)
 
 
-def _prepare(context: Context) -> None:
+def prepare_image(scm: StructuralCausalModel, train: Split, fabric: Fabric, seed: int) -> None:
     """Let the mechanism solve for what needs no gradient, on training rows in a shuffled order."""
-    mechanism, train = context.scm.image_mechanism.to(context.fabric.device), context.train
-    generator = torch.Generator().manual_seed(seed_of(context.run.config.train.seed, "template"))
+    mechanism = scm.image_mechanism.to(fabric.device)
+    generator = torch.Generator().manual_seed(seed_of(seed, "template"))
     order = torch.randperm(len(train), generator=generator)[:PREPARED_ROWS]
 
     def read() -> Iterator[tuple[Tensor, Batch]]:
         for indices in order.split(256):
-            batch = context.fabric.to_device(train.batch(indices))
+            batch = fabric.to_device(train.batch(indices))
             yield image_to_float(batch[mechanism.variable.name]), batch
 
     mechanism.prepare(read)

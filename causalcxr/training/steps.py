@@ -6,7 +6,7 @@ step's number.
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -60,11 +60,13 @@ class Steps:
         rate: float,
         seed: int | None = None,
         pull: Callable[[], None] | None = None,
+        batch_size: int | None = None,
+        left_out: Collection[str] = (),
     ) -> tuple[dict[str, float], float]:
         """Step number `step` at a learning rate: losses by variable, and the gradient's norm before clipping.
 
-        `seed`: of rows and draws; the configuration's unless given. `pull` may add to the gradients before they
-        are clipped.
+        `seed`: of rows and draws; the configuration's unless given, as `batch_size` is. `pull` may add to the
+        gradients before they are clipped. `left_out`: variables whose loss does not count.
         """
         seed = self.config.seed if seed is None else seed
         accumulate = self.stage.accumulate
@@ -73,7 +75,9 @@ class Steps:
             group["lr"] = rate
         totals = dict.fromkeys(self.objective.names, 0.0)
         for micro in range(accumulate):
-            losses = self._accumulate(train, step * accumulate + micro, seed, last=micro == accumulate - 1)
+            losses = self._accumulate(
+                train, step * accumulate + micro, seed, micro == accumulate - 1, batch_size, left_out
+            )
             for name, loss in losses.items():
                 totals[name] += float(loss.detach()) / accumulate
         if pull is not None:
@@ -101,15 +105,17 @@ class Steps:
             for name, value in moments.items()
         }
 
-    def _accumulate(self, train: Rows, index: int, seed: int, last: bool) -> dict[str, Tensor]:
+    def _accumulate(
+        self, train: Rows, index: int, seed: int, last: bool, batch_size: int | None, left_out: Collection[str]
+    ) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch, the `index`-th since the stage began."""
         fabric = self.fabric
         rank, world = fabric.global_rank, fabric.world_size
-        rows = rows_of_step(seed, index, len(train), self.stage.batch_size, rank, world)
+        rows = rows_of_step(seed, index, len(train), batch_size or self.stage.batch_size, rank, world)
         draws = Draws(seed_of(seed, self.name, index), fabric.device, rank, world)
         with fabric.no_backward_sync(self.module, enabled=not last):  # pyright: ignore[reportArgumentType]
             batch = fabric.to_device(train.batch(rows))
-            losses = {k: v.mean() for k, v in self.module(batch, draws).items()}
+            losses = {k: v.mean() for k, v in self.module(batch, draws).items() if k not in left_out}
             fabric.backward(torch.stack(list(losses.values())).sum() / self.stage.accumulate)
         return losses
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from causalcxr.bias.bayes import group_evidence, informed, optimum
-from causalcxr.bias.gaps import Scores, measure, seed_interval
+from causalcxr.bias.gaps import Scores, measure
+from causalcxr.metrics.intervals import seed_interval
 
 N = 20_000
 PHI = NormalDist().cdf

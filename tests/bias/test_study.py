@@ -18,13 +18,13 @@ from causalcxr.bias.grid import Bias, Network, all_networks, scored_biases
 from causalcxr.bias.report import write_report
 from causalcxr.bias.study import Study, run_study
 from causalcxr.bias.training import build_network, training_rows
-from causalcxr.support.workers import run_jobs
 from causalcxr.commands.main import main
 from causalcxr.config import read_settings
 from causalcxr.data.preparation import open_cohort
 from causalcxr.graph import load_graph
 from causalcxr.support.errors import CausalCXRError, ConfigError, RunError
 from causalcxr.support.files import load_tensors
+from causalcxr.support.workers import run_jobs
 from causalcxr.training.loop import Fit
 
 

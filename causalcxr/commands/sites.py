@@ -1,0 +1,47 @@
+"""`causalcxr sites train STUDY.yaml`: learn across hospitals whose images stay where they are."""
+
+from pathlib import Path
+
+from causalcxr.commands.arguments import Parser, say
+from causalcxr.support.errors import ConfigError
+
+__all__ = ["HELP", "ROOT", "SECTIONS", "run"]
+
+SECTIONS = ()
+ROOT = "SitesConfig"
+HELP = """usage: causalcxr sites train STUDY.yaml [key=value ...]
+
+Trains every strategy with every seed; writes report.html and study.json into its folder, and a run folder for each
+model. Killed, it goes on by the same command.
+
+Such a study:
+  run: runs/sites
+  data: {train: 2000, val: 300, test: 500}
+  sizes: [1000, 500, 300, 150, 50]       # films of each site; or by: site, an attribute of the graph
+  strategies: [central, local, fedavg, fedprox, travelling, fedtm]
+  predict: [finding]
+  rounds: {predictors: 20}
+"""
+
+
+def run(arguments: list[str]) -> None:
+    """Run a study and write its report."""
+    settings = [word for word in arguments if "=" in word]
+    parser = Parser("causalcxr sites", add_help=False)
+    parser.add_argument("action", nargs="?", choices=["train"])
+    parser.add_argument("study", nargs="?")
+    options = parser.parse_args([word for word in arguments if "=" not in word])
+    if options.study is None:
+        raise ConfigError("sites: expected causalcxr sites train STUDY.yaml; see causalcxr sites --help")
+    if not Path(options.study).is_file():
+        raise ConfigError(f"sites: no study '{options.study}'; expected a YAML file")
+    from causalcxr.config import read_settings  # slow to import, and help needs none of it
+    from causalcxr.federation.config import SitesConfig
+    from causalcxr.federation.report import conclusions, write_report
+    from causalcxr.federation.study import run_study
+
+    study = run_study(read_settings(SitesConfig, Path(options.study), settings))
+    report = write_report(study)
+    for sentence in conclusions(study):
+        say(sentence)
+    say(f"report: {report}")

@@ -1,0 +1,99 @@
+"""The configuration of a study across hospitals: who they are, how they learn together, and what."""
+
+from dataclasses import dataclass, field
+
+from causalcxr.config import ModelConfig
+from causalcxr.data.config import DataConfig
+from causalcxr.graph import Graph
+from causalcxr.support.bounds import bounded, bounded_list, check_bounds, choice
+from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.training.config import FinetuneConfig, TrainConfig
+
+__all__ = ["ENGINES", "MADE_BY", "MOMENTS", "RoundsConfig", "SitesConfig", "check_sites_config"]
+
+MADE_BY = ("central", "local", "fedavg", "fedprox", "travelling", "fedtm")
+MOMENTS = ("travel", "reset")
+ENGINES = ("local", "nvflare")
+
+
+@dataclass
+class RoundsConfig:
+    """Rounds of each stage; in a cycle of `travelling` every site is visited once, as in a round of the others."""
+
+    attributes: int = bounded(20, least=1)
+    predictors: int = bounded(20, least=1)
+    image: int = bounded(40, least=1)
+    outputs: int = bounded(20, least=1)
+    finetune: int = bounded(10, least=1)
+
+
+@dataclass
+class SitesConfig:
+    """What is learned at which sites, by which strategies.
+
+    `by`: attribute of the graph whose labels are the sites; empty: the simulator's `site`, or films are dealt out.
+    `each`: training films of each site that films are dealt to. `sizes`: the same, of unequal sites. `skip`: sites
+    that are left out. `strategies`: central, local, fedavg, fedprox, travelling, fedtm. `predict`: attributes that
+    the predictors learn; empty: all but the site. `epochs`: of a visit, over the site's films. `steps`: of a
+    visit instead, if above 0. `moments`: whether those of the optimiser `travel` with the weights or are `reset`
+    at every visit. `mu`: of FedProx. `enough`: films from which a site takes part in the averaging half of fedtm.
+    `weighted`: whether a mean over sites is weighted by their films. `local_sites`: how many sites also learn
+    alone, evenly by size. `validate_every`: rounds from one validation to the next.
+    """
+
+    run: str = "runs/sites"  # the folder that holds everything about the study
+    graph: str = "chest"  # a shipped graph's name, or a YAML file
+    data: DataConfig = field(default_factory=DataConfig)
+    by: str = ""
+    each: int = bounded(0, least=0)
+    sizes: list[int] = field(default_factory=list)
+    skip: list[str] = field(default_factory=list)
+    strategies: list[str] = field(default_factory=lambda: ["central", "local", "fedavg", "travelling"])
+    seeds: list[int] = bounded_list([0], least=0)
+    predict: list[str] = field(default_factory=list)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    epochs: float = bounded(1.0, above=0)
+    steps: int = bounded(0, least=0)
+    moments: str = choice("travel", MOMENTS)
+    mu: float = bounded(0.01, least=0)
+    enough: int = bounded(5, least=1)
+    weighted: bool = True
+    local_sites: int = bounded(8, least=1)
+    validate_every: int = bounded(1, least=1)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(image="flow"))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(stages=["predictors"]))
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    engine: str = choice("local", ENGINES)
+    processes: int = bounded(0, least=0)  # models trained at once; 0 is one a core, or one on a GPU
+
+
+def check_sites_config(config: SitesConfig, graph: Graph) -> None:
+    """Refuse what can't be. Raises ConfigError, one line that names the key, what came and what was expected."""
+    check_bounds(config)
+    for name in config.strategies:
+        if name not in MADE_BY:
+            raise ConfigError(f"strategies has '{name}'; {nearest(name, MADE_BY)}")
+    if not config.strategies:
+        raise ConfigError(f"strategies is empty; expected at least one of: {', '.join(MADE_BY)}")
+    for key in ("strategies", "seeds", "predict", "skip"):
+        values = getattr(config, key)
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{key} is {values}; expected each value once")
+    for name in config.predict:
+        if name not in graph.attributes:
+            raise ConfigError(f"predict has '{name}', which is no attribute; {nearest(name, graph.attributes)}")
+    if config.by:
+        if config.by not in graph.attributes:
+            raise ConfigError(
+                f"by is '{config.by}', which is no attribute; {nearest(config.by, graph.attributes)}"
+            )
+        if not graph[config.by].is_discrete:
+            raise ConfigError(f"by is '{config.by}', which is a number; expected an attribute with labels")
+    if sum((bool(config.by), config.each > 0, bool(config.sizes))) > 1:
+        raise ConfigError("by, each and sizes are three ways to make sites; expected one of them")
+    if any(size < 1 for size in config.sizes):
+        raise ConfigError(f"sizes is {config.sizes}; expected at least one film a site")
+    if config.train.precision == "16-mixed":
+        raise ConfigError(
+            "train.precision is '16-mixed'; its scale does not travel: expected 32-true or bf16-mixed"
+        )

@@ -1,0 +1,260 @@
+"""A study across hospitals from its configuration to its results; what is done already is not done again."""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from causalcxr.config import Config, read_settings, to_yaml
+from causalcxr.data.cohort import Cohort, Split
+from causalcxr.data.preparation import open_cohort
+from causalcxr.federation.config import SitesConfig, check_sites_config
+from causalcxr.federation.coordinator import Coordinator, History
+from causalcxr.federation.local import LocalEngine
+from causalcxr.federation.scores import Measured, measure, score
+from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_attribute
+from causalcxr.federation.worker import Worker, parts_of
+from causalcxr.graph import Graph, graph_from_dict
+from causalcxr.runs import Run, versions
+from causalcxr.support.digest import digest
+from causalcxr.support.errors import RunError
+from causalcxr.support.files import load_tensors, save_tensors, write_atomically
+from causalcxr.support.workers import processes_for, run_jobs
+from causalcxr.training.pipeline import flushed_denormals, launch
+from causalcxr.training.stages import check_stages
+
+__all__ = ["Job", "Opened", "Study", "Trained", "all_jobs", "run_study"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model: a strategy with a seed; of `local`, at the site with this number."""
+
+    strategy: str
+    seed: int
+    site: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.strategy}-{self.seed}" + ("" if self.site is None else f"-{self.site + 1}")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study's folder with its cohort and sites."""
+
+    folder: Path
+    config: SitesConfig
+    graph: Graph
+    cohort: Cohort
+    sites: list[Site]
+
+    def run_of(self, job: Job) -> Run:
+        """The run folder of a model, as `causalcxr train` makes one."""
+        config = self.config
+        train = replace(config.train, seed=job.seed)
+        settings = Config(
+            run=str(self.folder / job.name),
+            graph=str(self.folder / "graph.yaml"),
+            data=config.data,
+            model=replace(config.model, image=_image_mechanism(self.graph)),
+            train=train,
+            finetune=config.finetune,
+        )
+        return Run(self.folder / job.name, settings, self.graph)
+
+    @property
+    def predicted(self) -> list[str]:
+        """The attributes that predictors learn."""
+        by = site_attribute(self.config)
+        return [n for n in self.config.predict or self.graph.attributes if n != by]
+
+    @property
+    def test(self) -> Split:
+        """All sites' test films."""
+        return everybody(self.sites).test
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """For every test film its group: the labels of each discrete attribute, and the site."""
+        manifest = self.cohort.manifest
+        test, by = self.test, site_attribute(self.config)
+        found = {
+            name: manifest[name].to_numpy(dtype=str)[test.rows]
+            for name in self.graph.attributes
+            if self.graph[name].is_discrete and name != by
+        }
+        place = np.full(len(manifest), "", dtype=object)
+        for site in self.sites:
+            place[site.test.rows] = site.name
+        return found | {"site": place[test.rows].astype(str)}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished model: what happened by part, seconds of training, and what it says of the test films."""
+
+    job: Job
+    histories: dict[str, History]
+    seconds: float
+    scores: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study. `measured`: strategy to attribute to how good it is."""
+
+    opened: Opened
+    trained: list[Trained]
+    measured: dict[str, dict[str, Measured]]
+
+    def of(self, strategy: str) -> list[Trained]:
+        return [each for each in self.trained if each.job.strategy == strategy]
+
+
+def all_jobs(config: SitesConfig, sites: Sequence[Site]) -> list[Job]:
+    """Every model of a study; sites that learn alone are chosen evenly by size."""
+    jobs = [Job(s, seed) for s in config.strategies if s != "local" for seed in config.seeds]
+    if "local" in config.strategies:
+        order = np.argsort([len(site.train) for site in sites], kind="stable")
+        k = min(config.local_sites, len(sites))
+        chosen = sorted(order[((np.arange(k) + 0.5) * len(sites) / k).astype(int)].tolist())
+        jobs += [Job("local", seed, site) for seed in config.seeds for site in chosen]
+    return jobs
+
+
+def run_study(config: SitesConfig) -> Study:
+    """Train what is left of a study. Raises ConfigError: what can't be, before any training."""
+    graph = open_sites_graph(config)
+    check_sites_config(config, graph)
+    folder = Path(config.run)
+    cohort = open_cohort(config.data, graph)
+    sites = make_sites(config, cohort)
+    log.info("%d sites with %d to %d training films", len(sites), *_extremes(sites))
+    _refuse_other_content(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _run_study(config, graph, folder, sites)
+    except Timeout:
+        raise RunError(f"another process works on the study '{folder}'; wait, or choose another run=") from None
+
+
+def _run_study(config: SitesConfig, graph: Graph, folder: Path, sites: list[Site]) -> Study:
+    declared = yaml.safe_dump(graph.to_dict(), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "graph.yaml", declared)
+    write_atomically(folder / "study.yaml", to_yaml(config))
+    _open.cache_clear()
+    opened = _open(folder)
+    check_stages(opened.run_of(Job("central", config.seeds[0])))
+    jobs = all_jobs(config, sites)
+    left = [job for job in jobs if not _is_done(opened, job)]
+    run_jobs(
+        "models", _train, folder, left, len(jobs) - len(left), processes_for(config.processes, config.train.device)
+    )
+    return _collect(opened, jobs)
+
+
+def _image_mechanism(graph: Graph) -> str:
+    return "" if graph.image is None else graph[graph.image].mechanism
+
+
+def _extremes(sites: Sequence[Site]) -> tuple[int, int]:
+    sizes = [len(site.train) for site in sites]
+    return min(sizes), max(sizes)
+
+
+def _refuse_other_content(folder: Path) -> None:
+    there = [inner for inner in folder.iterdir() if not inner.name.startswith(".")] if folder.is_dir() else []
+    if there and not (folder / "study.yaml").exists():
+        raise RunError(f"run '{folder}' holds something else; choose another folder or delete it")
+
+
+@lru_cache(maxsize=1)
+def _open(folder: Path) -> Opened:
+    """A study as its folder has it; every process opens it once."""
+    config = read_settings(SitesConfig, folder / "study.yaml")
+    graph = graph_from_dict(yaml.safe_load((folder / "graph.yaml").read_text("utf-8")))
+    cohort = open_cohort(config.data, graph)
+    return Opened(folder, config, graph, cohort, make_sites(config, cohort))
+
+
+def _key(opened: Opened, job: Job) -> str:
+    """Of all that a model's weights depend on."""
+    config, run = opened.config, opened.run_of(job)
+    ways = [config.by, config.each, config.sizes, config.skip, config.predict, asdict(config.rounds)]
+    ways += [config.epochs, config.steps, config.moments, config.mu, config.enough, config.weighted]
+    settings = [asdict(run.config.model), asdict(run.config.train), asdict(run.config.finetune)]
+    return digest([job.name, opened.cohort.data_hash, opened.graph.to_dict(), ways, settings])
+
+
+def _is_done(opened: Opened, job: Job) -> bool:
+    path = opened.folder / job.name / "scores.safetensors"
+    return path.exists() and load_tensors(path)[1]["key"] == _key(opened, job)
+
+
+def _train(folder: Path, job: Job) -> None:
+    """Train one model, unless it is there; what an earlier configuration left in its folder goes."""
+    opened = _open(folder)
+    run, key = opened.run_of(job), _key(opened, job)
+    begun = run.folder / "key"
+    if run.folder.exists() and (not begun.exists() or begun.read_text() != key):
+        shutil.rmtree(run.folder)
+    write_atomically(begun, key)
+    with flushed_denormals():
+        _train_model(opened, job, run, key)
+
+
+def _train_model(opened: Opened, job: Job, run: Run, key: str) -> None:
+    started = time.perf_counter()
+    fabric = launch(run.config.train)
+    worker = Worker(run, opened.config, fabric)
+    sites = opened.sites if job.site is None else [opened.sites[job.site]]
+    asked = [everybody(sites)] if job.strategy == "central" else sites
+    engine = LocalEngine(worker, asked)
+    coordinator = Coordinator(
+        worker, engine, opened.config, job.strategy, [len(s.train) for s in sites], _shares(opened)
+    )
+    coordinator.train()
+    worker.save()
+    seconds = time.perf_counter() - started
+    run.note(versions=versions(), data_hash=opened.cohort.data_hash, seconds={"sites": seconds})
+    scores: dict[str, Tensor] = {}
+    if "predictor" in parts_of(run.config):
+        scores = score(worker.predictors["predictor"], opened.test, opened.predicted)
+    histories = {part: asdict(history) for part, history in coordinator.histories.items()}
+    about: dict[str, Any] = {"key": key, "histories": histories, "seconds": seconds}
+    save_tensors(run.folder / "scores.safetensors", scores, about)
+
+
+def _shares(opened: Opened) -> list[float]:
+    """Training films by label of the site's attribute; nothing without one."""
+    by = site_attribute(opened.config)
+    if not by:
+        return []
+    sizes = {site.name: len(site.train) for site in opened.sites}
+    return [sizes.get(label, 0) / sum(sizes.values()) for label in opened.graph[by].labels]
+
+
+def _collect(opened: Opened, jobs: Sequence[Job]) -> Study:
+    trained = []
+    for job in jobs:
+        scores, about = load_tensors(opened.folder / job.name / "scores.safetensors")
+        histories = {part: History(**found) for part, found in about["histories"].items()}
+        trained.append(Trained(job, histories, about["seconds"], scores))
+    groups, test, measured = opened.groups(), opened.test, {}
+    for strategy in opened.config.strategies:
+        runs = [each.scores for each in trained if each.job.strategy == strategy]
+        names = opened.predicted if runs and runs[0] else []
+        measured[strategy] = {name: measure(opened.graph[name], runs, test, groups) for name in names}
+    return Study(opened, trained, measured)
