@@ -34,7 +34,7 @@ class Engine(Protocol):
 
 @dataclass
 class History:
-    """What happened in a part: rounds done, visits and rows by site, bytes each way, losses by round."""
+    """What happened in a part: rounds done, visits and rows by site, bytes each way; losses by round and in test."""
 
     rounds: int = 0
     visits: list[int] = field(default_factory=list)
@@ -42,6 +42,7 @@ class History:
     bytes_out: int = 0
     bytes_in: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    test: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -126,6 +127,7 @@ class Coordinator:
                 save(done=False)
                 advance(shown)
         state = self._finished(part, state)
+        history.test = self._losses(part, state, "test")
         save(done=True)
         return state
 

@@ -86,7 +86,7 @@ class Opened:
         return everybody(self.sites).test
 
     def groups(self) -> dict[str, np.ndarray]:
-        """For every test film its group: the labels of each discrete attribute, and the site."""
+        """For every test film its group: the labels of each discrete attribute, the site, and the site's size."""
         manifest = self.cohort.manifest
         test, by = self.test, site_attribute(self.config)
         found = {
@@ -95,9 +95,11 @@ class Opened:
             if self.graph[name].is_discrete and name != by
         }
         place = np.full(len(manifest), "", dtype=object)
+        size = place.copy()
         for site in self.sites:
             place[site.test.rows] = site.name
-        return found | {"site": place[test.rows].astype(str)}
+            size[site.test.rows] = _size_band(len(site.train))
+        return found | {"site": place[test.rows].astype(str), "site's size": size[test.rows].astype(str)}
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,11 @@ class Study:
 
     def of(self, strategy: str) -> list[Trained]:
         return [each for each in self.trained if each.job.strategy == strategy]
+
+
+def _size_band(films: int) -> str:
+    bands = ((5, "below 5"), (20, "5 to 19"), (100, "20 to 99"), (500, "100 to 499"))
+    return next((name for end, name in bands if films < end), "500 or more")
 
 
 def all_jobs(config: SitesConfig, sites: Sequence[Site]) -> list[Job]:
