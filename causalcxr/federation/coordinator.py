@@ -34,7 +34,7 @@ class Engine(Protocol):
 
 @dataclass
 class History:
-    """What happened in a part: rounds done, visits and rows by site, bytes each way; losses by round and in test."""
+    """What happened in a part: rounds done, visits and rows by site, bytes each way, losses by round."""
 
     rounds: int = 0
     visits: list[int] = field(default_factory=list)

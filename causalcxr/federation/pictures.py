@@ -4,13 +4,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from causalcxr.federation.config import MADE_BY
 from causalcxr.federation.scores import unit_of
 from causalcxr.federation.study import Study
 
 __all__ = ["by_site", "curves", "strategies"]
 
-COLOURS = dict(zip(MADE_BY, ("#1d2733", "#9aa6b3", "#d9822b", "#8c564b", "#2c5f8a", "#2c8250"), strict=True))
+COLOURS = {
+    "central": "#1d2733",
+    "local": "#9aa6b3",
+    "fedavg": "#d9822b",
+    "fedprox": "#8c564b",
+    "travelling": "#2c5f8a",
+    "fedtm": "#2c8250",
+}
 
 
 def curves(study: Study, part: str) -> Figure:
@@ -34,7 +40,6 @@ def strategies(study: Study) -> Figure:
     figure = _figure(2.6 * len(names) + 1.2, 0.34 * len(study.measured) + 1.1)
     for i, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), i + 1)
-        variable = study.opened.graph[name]
         for row, (strategy, found) in enumerate(study.measured.items()):
             interval = found[name].overall
             axes.plot([interval.low, interval.high], [row, row], color=COLOURS[strategy], linewidth=2)
@@ -42,9 +47,7 @@ def strategies(study: Study) -> Figure:
         shown = list(study.measured) if i == 0 else [""] * len(study.measured)
         axes.set_yticks(range(len(study.measured)), shown, fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlabel(
-            f"{name}: {unit_of(variable)}" + (f" ({variable.unit})" if variable.unit else ""), fontsize=8
-        )
+        axes.set_xlabel(_named(study, name), fontsize=8)
         _finish(axes, legend=False)
     return figure
 
@@ -68,9 +71,14 @@ def by_site(study: Study, name: str) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_xlabel("training films of the site", fontsize=8)
-    axes.set_ylabel(f"{name}: {unit_of(study.opened.graph[name])}", fontsize=8)
+    axes.set_ylabel(_named(study, name), fontsize=8)
     _finish(axes)
     return figure
+
+
+def _named(study: Study, name: str) -> str:
+    variable = study.opened.graph[name]
+    return f"{name}: {unit_of(variable)}" + (f" ({variable.unit})" if variable.unit else "")
 
 
 def _figure(width: float, height: float) -> Figure:
