@@ -9,7 +9,7 @@ from causalcxr.support.bounds import bounded, bounded_list, check_bounds, choice
 from causalcxr.support.errors import ConfigError, nearest
 from causalcxr.training.config import FinetuneConfig, TrainConfig
 
-__all__ = ["ENGINES", "MADE_BY", "MOMENTS", "RoundsConfig", "SitesConfig", "check_sites_config"]
+__all__ = ["ENGINES", "MADE_BY", "MOMENTS", "OwnDataConfig", "RoundsConfig", "SitesConfig", "check_sites_config"]
 
 MADE_BY = ("central", "local", "fedavg", "fedprox", "travelling", "fedtm")
 MOMENTS = ("travel", "reset")
@@ -64,7 +64,15 @@ class SitesConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(stages=["predictors"]))
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     engine: str = choice("local", ENGINES)
+    patience: int = bounded(600, least=1)  # seconds that nvflare waits for a site's answer
     processes: int = bounded(0, least=0)  # models trained at once; 0 is one a core, or one on a GPU
+
+
+@dataclass
+class OwnDataConfig:
+    """A hospital's own films: the file that lies at its client, and leaves it never."""
+
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 def check_sites_config(config: SitesConfig, graph: Graph) -> None:

@@ -14,10 +14,11 @@ from causalcxr.federation.learner import Visiting, visit_shape
 from causalcxr.federation.messages import Message, size_of
 from causalcxr.federation.strategies import STRATEGIES, Plan, State, Trained, Visit, average, averages
 from causalcxr.federation.worker import Worker, parts_of
-from causalcxr.support.files import load_tensors, save_tensors
+from causalcxr.runs import Run
+from causalcxr.support.files import load_metadata, load_tensors, save_tensors
 from causalcxr.support.progress import progress_bar
 
-__all__ = ["Coordinator", "Engine", "History"]
+__all__ = ["Coordinator", "Engine", "History", "histories_of"]
 
 
 class Engine(Protocol):
@@ -51,6 +52,7 @@ class Coordinator:
 
     `sizes`: training films of every site that there is. Those that are asked are all of them; `central` has one
     place with all films, and `local` one site. `shares`: films by label of the site's attribute, if there is one.
+    Every part leaves its last state and its History in the run's state folder.
     """
 
     worker: Worker
@@ -59,7 +61,6 @@ class Coordinator:
     strategy: str
     sizes: Sequence[int]
     shares: Sequence[float] = ()
-    histories: dict[str, History] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[int]:
@@ -70,6 +71,7 @@ class Coordinator:
         """All parts; those that are done are taken from the run's state folder."""
         for part in parts_of(self.worker.run.config):
             self._train_part(part)
+        self.engine.tell(Message("save", ""))
 
     def _train_part(self, part: str) -> None:
         path = self.worker.run.state / f"{part}.safetensors"
@@ -83,7 +85,6 @@ class Coordinator:
         state = state or self.worker.state()
         if not done:
             state = self._train_rounds(part, state, history, facts, path)
-        self.histories[part] = history
         law = {"site_shares": list(self.shares)} if part == "attributes" and self.shares else {}
         self.engine.tell(Message("keep", part, law, state))
 
@@ -178,6 +179,12 @@ class Coordinator:
 
     def _ask_all(self, message: Message) -> list[Message]:
         return list(self.engine.ask([(site, message) for site in range(len(self.rows))]))
+
+
+def histories_of(run: Run) -> dict[str, History]:
+    """What happened in every part of a run."""
+    metadata = {part: load_metadata(run.state / f"{part}.safetensors") for part in parts_of(run.config)}
+    return {part: History(**about["history"]) for part, about in metadata.items()}
 
 
 def _settings_of(part: str) -> str:

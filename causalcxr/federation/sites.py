@@ -15,7 +15,7 @@ from causalcxr.mechanisms.registry import choose_image_mechanism
 from causalcxr.randomness import seed_of
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["Site", "everybody", "make_sites", "open_sites_graph", "site_attribute"]
+__all__ = ["Site", "everybody", "make_sites", "open_sites_graph", "site_attribute", "site_shares"]
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,13 @@ def _joined(parts: Sequence[Split]) -> Split:
     return Split(first.cohort, first.name, np.sort(np.concatenate([part.rows for part in parts])))
 
 
+def site_shares(config: SitesConfig, graph: Graph, names: Sequence[str], sizes: Sequence[int]) -> list[float]:
+    """Training films by label of the site's attribute, as shares; nothing without such an attribute."""
+    by = site_attribute(config)
+    of = dict(zip(names, sizes, strict=True))
+    return [of.get(label, 0) / sum(sizes) for label in graph[by].labels] if by else []
+
+
 def _by_attribute(cohort: Cohort, by: str) -> list[Site]:
     column = cohort.manifest[by].to_numpy(dtype=str)
 
@@ -93,6 +100,8 @@ def _by_attribute(cohort: Cohort, by: str) -> list[Site]:
 def _dealt(config: SitesConfig, cohort: Cohort) -> list[Site]:
     """Training films in a shuffled order, so many a site; the others in the same proportions."""
     n = len(cohort.split("train"))
+    if config.each > n:
+        raise ConfigError(f"each is {config.each}, but the training split has {n} films")
     sizes = config.sizes or ([config.each] * (n // config.each) if config.each else [])
     if not sizes:
         raise ConfigError(

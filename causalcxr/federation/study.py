@@ -4,25 +4,25 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from causalcxr.config import Config, read_settings, to_yaml
+from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.preparation import open_cohort
 from causalcxr.federation.config import SitesConfig, check_sites_config
-from causalcxr.federation.coordinator import Coordinator, History
+from causalcxr.federation.coordinator import Coordinator, History, histories_of
 from causalcxr.federation.local import LocalEngine
 from causalcxr.federation.scores import Measured, measure, score
-from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_attribute
-from causalcxr.federation.worker import Worker, parts_of
+from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_attribute, site_shares
+from causalcxr.federation.strategies import STRATEGIES
+from causalcxr.federation.worker import Worker, make_run, parts_of
 from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.runs import Run, versions
 from causalcxr.support.digest import digest
@@ -61,18 +61,8 @@ class Opened:
     sites: list[Site]
 
     def run_of(self, job: Job) -> Run:
-        """The run folder of a model, as `causalcxr train` makes one."""
-        config = self.config
-        train = replace(config.train, seed=job.seed)
-        settings = Config(
-            run=str(self.folder / job.name),
-            graph=str(self.folder / "graph.yaml"),
-            data=config.data,
-            model=replace(config.model, image=_image_mechanism(self.graph)),
-            train=train,
-            finetune=config.finetune,
-        )
-        return Run(self.folder / job.name, settings, self.graph)
+        """The run folder of a model."""
+        return make_run(self.config, self.graph, self.folder / job.name, job.seed)
 
     @property
     def predicted(self) -> list[str]:
@@ -166,14 +156,9 @@ def _run_study(config: SitesConfig, graph: Graph, folder: Path, sites: list[Site
     check_stages(opened.run_of(Job("central", config.seeds[0])))
     jobs = all_jobs(config, sites)
     left = [job for job in jobs if not _is_done(opened, job)]
-    run_jobs(
-        "models", _train, folder, left, len(jobs) - len(left), processes_for(config.processes, config.train.device)
-    )
+    processes = 1 if config.engine == "nvflare" else processes_for(config.processes, config.train.device)
+    run_jobs("models", _train, folder, left, len(jobs) - len(left), processes)
     return _collect(opened, jobs)
-
-
-def _image_mechanism(graph: Graph) -> str:
-    return "" if graph.image is None else graph[graph.image].mechanism
 
 
 def _extremes(sites: Sequence[Site]) -> tuple[int, int]:
@@ -224,41 +209,35 @@ def _train(folder: Path, job: Job) -> None:
 
 def _train_model(opened: Opened, job: Job, run: Run, key: str) -> None:
     started = time.perf_counter()
-    fabric = launch(run.config.train)
-    worker = Worker(run, opened.config, fabric)
-    sites = opened.sites if job.site is None else [opened.sites[job.site]]
-    asked = [everybody(sites)] if job.strategy == "central" else sites
-    engine = LocalEngine(worker, asked)
-    coordinator = Coordinator(
-        worker, engine, opened.config, job.strategy, [len(s.train) for s in sites], _shares(opened)
-    )
-    coordinator.train()
-    worker.save()
+    if opened.config.engine == "nvflare" and job.strategy in STRATEGIES:
+        from causalcxr.federation.flare import simulate  # an extra, and slow to import
+
+        simulate(opened.config, opened.graph, opened.sites, run.folder, job.strategy, job.seed)
+    else:
+        _train_here(opened, job, run)
     seconds = time.perf_counter() - started
     run.note(versions=versions(), data_hash=opened.cohort.data_hash, seconds={"sites": seconds})
     scores: dict[str, Tensor] = {}
     if "predictor" in parts_of(run.config):
-        scores = score(worker.predictors["predictor"], opened.test, opened.predicted)
-    histories = {part: asdict(history) for part, history in coordinator.histories.items()}
-    about: dict[str, Any] = {"key": key, "histories": histories, "seconds": seconds}
-    save_tensors(run.folder / "scores.safetensors", scores, about)
+        scores = score(run.load_predictor("predictor"), opened.test, opened.predicted)
+    save_tensors(run.folder / "scores.safetensors", scores, {"key": key, "seconds": seconds})
 
 
-def _shares(opened: Opened) -> list[float]:
-    """Training films by label of the site's attribute; nothing without one."""
-    by = site_attribute(opened.config)
-    if not by:
-        return []
-    sizes = {site.name: len(site.train) for site in opened.sites}
-    return [sizes.get(label, 0) / sum(sizes.values()) for label in opened.graph[by].labels]
+def _train_here(opened: Opened, job: Job, run: Run) -> None:
+    """By the local engine."""
+    worker = Worker(run, opened.config, launch(run.config.train))
+    sites = opened.sites if job.site is None else [opened.sites[job.site]]
+    engine = LocalEngine(worker, [everybody(sites)] if job.strategy == "central" else sites)
+    sizes = [len(site.train) for site in sites]
+    shares = site_shares(opened.config, opened.graph, [site.name for site in opened.sites], sizes)
+    Coordinator(worker, engine, opened.config, job.strategy, sizes, shares).train()
 
 
 def _collect(opened: Opened, jobs: Sequence[Job]) -> Study:
     trained = []
     for job in jobs:
         scores, about = load_tensors(opened.folder / job.name / "scores.safetensors")
-        histories = {part: History(**found) for part, found in about["histories"].items()}
-        trained.append(Trained(job, histories, about["seconds"], scores))
+        trained.append(Trained(job, histories_of(opened.run_of(job)), about["seconds"], scores))
     groups, test, measured = opened.groups(), opened.test, {}
     for strategy in opened.config.strategies:
         runs = [each.scores for each in trained if each.job.strategy == strategy]

@@ -4,7 +4,8 @@ The modules belong to the process, the rows to a site; in one process several si
 every visit begins by taking the state that was sent.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from causalcxr.building import ROLES, build_predictor
 from causalcxr.config import Config
 from causalcxr.data.cohort import Split
 from causalcxr.data.rows import Rows, Table
+from causalcxr.data.table import SPLITS
 from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.learner import Learner, Visiting
 from causalcxr.federation.messages import Message
 from causalcxr.federation.sites import Site, site_attribute
-from causalcxr.graph import Variable
+from causalcxr.graph import Graph, Variable
 from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.predictors.calibration import calibrate_on
 from causalcxr.predictors.outputs import OutputModel, output_ranges
@@ -38,7 +40,21 @@ from causalcxr.training.objectives import (
 )
 from causalcxr.training.stages import measure_bound, outputs_of, prepare_image
 
-__all__ = ["Worker", "parts_of"]
+__all__ = ["Worker", "make_run", "parts_of"]
+
+
+def make_run(config: SitesConfig, graph: Graph, folder: Path, seed: int) -> Run:
+    """The run folder of one model, as `causalcxr train` makes one."""
+    image = "" if graph.image is None else graph[graph.image].mechanism
+    settings = Config(
+        run=str(folder),
+        graph=str(folder / "graph.yaml"),
+        data=config.data,
+        model=replace(config.model, image=image),
+        train=replace(config.train, seed=seed),
+        finetune=config.finetune,
+    )
+    return Run(folder, settings, graph)
 
 
 def parts_of(config: Config) -> list[str]:
@@ -75,6 +91,7 @@ class Worker:
     def answer(self, site: Site, message: Message) -> Message:
         """What the site has to say. Raises what training raises, with the site's name in it."""
         handlers = {
+            "rows": self._count,
             "prepare": self._prepare,
             "bound": self._bound,
             "visit": self._visit,
@@ -88,7 +105,7 @@ class Worker:
 
     def take_in(self, message: Message) -> None:
         """What every site is told, and need not answer."""
-        {"begin": self._begin, "keep": self._keep}[message.kind](message)
+        {"begin": self._begin, "keep": self._keep, "save": self._save}[message.kind](message)
 
     def _begin(self, message: Message) -> None:
         """Make the objective of a part; the same at every site before the first visit."""
@@ -124,8 +141,8 @@ class Worker:
             "finetune": train.finetune,
         }[part]
 
-    def save(self) -> None:
-        """Write the run: as a run of `causalcxr train` is."""
+    def _save(self, message: Message) -> None:
+        """Write the run, as `causalcxr train` does."""
         self.run.begin()
         for role, predictor in self.predictors.items():
             self.run.save_predictor(role, predictor)
@@ -170,6 +187,11 @@ class Worker:
                 outputs_of(self.run.config, self.predictors["predictor"].eval(), split)
             )
         return self._outputs_rows[key]
+
+    def _count(self, site: Site, message: Message) -> Message:
+        """Films by split."""
+        counts = {name: len(getattr(site, name)) for name in SPLITS}
+        return Message("rows", message.part, {"rows": counts["train"], "by_split": counts})
 
     def _prepare(self, site: Site, message: Message) -> Message:
         """Solve for what needs no gradient on this site's films: a template, principal components, scalings."""
