@@ -228,8 +228,8 @@ def _train_here(opened: Opened, job: Job, run: Run) -> None:
     worker = Worker(run, opened.config, launch(run.config.train))
     sites = opened.sites if job.site is None else [opened.sites[job.site]]
     engine = LocalEngine(worker, [everybody(sites)] if job.strategy == "central" else sites)
-    sizes = [len(site.train) for site in sites]
-    shares = site_shares(opened.config, opened.graph, [site.name for site in opened.sites], sizes)
+    sizes, counts = ([len(site.train) for site in of] for of in (sites, opened.sites))
+    shares = site_shares(opened.config, opened.graph, [site.name for site in opened.sites], counts)
     Coordinator(worker, engine, opened.config, job.strategy, sizes, shares).train()
 
 
