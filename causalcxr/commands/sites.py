@@ -1,18 +1,24 @@
 """`causalcxr sites train STUDY.yaml`: learn across hospitals whose images stay where they are."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from causalcxr.commands.arguments import Parser, say
 from causalcxr.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from causalcxr.federation.config import SitesConfig
 
 __all__ = ["HELP", "ROOT", "SECTIONS", "run"]
 
 SECTIONS = ()
 ROOT = "SitesConfig"
 HELP = """usage: causalcxr sites train STUDY.yaml [key=value ...]
+       causalcxr sites export STUDY.yaml --clients A B C --out JOBS [key=value ...]
 
-Trains every strategy with every seed; writes report.html and study.json into its folder, and a run folder for each
+train: every strategy with every seed; writes report.html and study.json into its folder, and a run folder for each
 model. Killed, it goes on by the same command.
+export: one strategy with one seed as a job for hospitals that nvflare connects; needs causalcxr[federation].
 
 Such a study:
   run: runs/sites
@@ -28,8 +34,10 @@ def run(arguments: list[str]) -> None:
     """Run a study and write its report."""
     settings = [word for word in arguments if "=" in word]
     parser = Parser("causalcxr sites", add_help=False)
-    parser.add_argument("action", nargs="?", choices=["train"])
+    parser.add_argument("action", nargs="?", choices=["train", "export"])
     parser.add_argument("study", nargs="?")
+    parser.add_argument("--clients", nargs="+", default=[])
+    parser.add_argument("--out", type=Path, default=Path("jobs"))
     options = parser.parse_args([word for word in arguments if "=" not in word])
     if options.study is None:
         raise ConfigError("sites: expected causalcxr sites train STUDY.yaml; see causalcxr sites --help")
@@ -37,11 +45,30 @@ def run(arguments: list[str]) -> None:
         raise ConfigError(f"sites: no study '{options.study}'; expected a YAML file")
     from causalcxr.config import read_settings  # slow to import, and help needs none of it
     from causalcxr.federation.config import SitesConfig
+
+    config = read_settings(SitesConfig, Path(options.study), settings)
+    if options.action == "train":
+        _train(config)
+    else:
+        _export(config, options.clients, options.out)
+
+
+def _train(config: "SitesConfig") -> None:
     from causalcxr.federation.report import conclusions, write_report
     from causalcxr.federation.study import run_study
 
-    study = run_study(read_settings(SitesConfig, Path(options.study), settings))
+    study = run_study(config)
     report = write_report(study)
     for sentence in conclusions(study):
         say(sentence)
     say(f"report: {report}")
+
+
+def _export(config: "SitesConfig", clients: list[str], out: Path) -> None:
+    from causalcxr.federation.config import check_nvflare
+    from causalcxr.federation.sites import open_sites_graph
+
+    check_nvflare()
+    from causalcxr.federation.flare import export
+
+    say(f"job: {export(config, open_sites_graph(config), clients, out)}")

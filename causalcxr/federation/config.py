@@ -1,6 +1,7 @@
 """The configuration of a study across hospitals: who they are, how they learn together, and what."""
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from causalcxr.config import ModelConfig
 from causalcxr.data.config import DataConfig
@@ -9,7 +10,16 @@ from causalcxr.support.bounds import bounded, bounded_list, check_bounds, choice
 from causalcxr.support.errors import ConfigError, nearest
 from causalcxr.training.config import FinetuneConfig, TrainConfig
 
-__all__ = ["ENGINES", "MADE_BY", "MOMENTS", "OwnDataConfig", "RoundsConfig", "SitesConfig", "check_sites_config"]
+__all__ = [
+    "ENGINES",
+    "MADE_BY",
+    "MOMENTS",
+    "OwnDataConfig",
+    "RoundsConfig",
+    "SitesConfig",
+    "check_nvflare",
+    "check_sites_config",
+]
 
 MADE_BY = ("central", "local", "fedavg", "fedprox", "travelling", "fedtm")
 MOMENTS = ("travel", "reset")
@@ -101,7 +111,15 @@ def check_sites_config(config: SitesConfig, graph: Graph) -> None:
         raise ConfigError("by, each and sizes are three ways to make sites; expected one of them")
     if any(size < 1 for size in config.sizes):
         raise ConfigError(f"sizes is {config.sizes}; expected at least one film a site")
+    if config.engine == "nvflare":
+        check_nvflare()
     if config.train.precision == "16-mixed":
         raise ConfigError(
             "train.precision is '16-mixed'; its scale does not travel: expected 32-true or bf16-mixed"
         )
+
+
+def check_nvflare() -> None:
+    """Raises ConfigError where nvflare is not installed."""
+    if find_spec("nvflare") is None:
+        raise ConfigError("engine is nvflare, which is not installed; pip install 'causalcxr[federation]'")

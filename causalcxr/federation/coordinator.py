@@ -19,6 +19,7 @@ from causalcxr.support.files import load_metadata, load_tensors, save_tensors
 from causalcxr.support.progress import progress_bar
 
 __all__ = ["Coordinator", "Engine", "History", "histories_of"]
+ENOUGH = 100  # films from which a site's own regression on the parents counts
 
 
 class Engine(Protocol):
@@ -91,17 +92,24 @@ class Coordinator:
     def _prepared(self, part: str) -> tuple[dict[str, Any], State]:
         """What every site must know to begin, and the state to begin with where it is solved for.
 
-        The site with most films solves: what it finds are buffers of the model, and travel as weights do.
+        What is found are buffers of the model, and travel as weights do. Templates, which are regressions, are
+        averaged over the sites with films enough; what has no mean is solved for at the site with most films.
         """
         facts: dict[str, Any] = {"rounds": getattr(self.config.rounds, _settings_of(part))}
         if part in ("image", "outputs"):
             largest = max(range(len(self.rows)), key=lambda site: self.rows[site])
-            (answer,) = self.engine.ask([(largest, Message("prepare", part))])
+            enough = [site for site in range(len(self.rows)) if self.rows[site] >= ENOUGH] or [largest]
+            template = self._templates(enough) if part == "image" else {}
+            (answer,) = self.engine.ask([(largest, Message("prepare", part, state=template))])
             return {**facts, **answer.facts}, answer.state
         if part == "finetune":
             answers = [a.facts for a in self._ask_all(Message("bound", part))]
             facts["bound"] = _mean([(a["loss"], a["rows"]) for a in answers])
         return facts, {}
+
+    def _templates(self, sites: Sequence[int]) -> State:
+        answers = self.engine.ask([(site, Message("template", "image")) for site in sites])
+        return average((answer.state, answer.facts["rows"]) for answer in answers)
 
     def _train_rounds(
         self, part: str, state: State, history: History, facts: Mapping[str, Any], path: Path

@@ -33,17 +33,27 @@ from nvflare.recipe.spec import Recipe
 from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.config import expand
 from causalcxr.data.preparation import open_cohort
-from causalcxr.federation.config import OwnDataConfig, SitesConfig
+from causalcxr.federation.config import OwnDataConfig, SitesConfig, check_sites_config
 from causalcxr.federation.coordinator import Coordinator
 from causalcxr.federation.messages import Message
-from causalcxr.federation.sites import Site, make_sites, site_shares
+from causalcxr.federation.sites import Site, make_sites, site_attribute, site_shares
+from causalcxr.federation.strategies import STRATEGIES
 from causalcxr.federation.worker import Worker, make_run
 from causalcxr.graph import Graph, graph_from_dict
-from causalcxr.support.errors import CausalCXRError, TrainingError
+from causalcxr.support.errors import CausalCXRError, ConfigError, TrainingError
 from causalcxr.support.files import write_atomically
 from causalcxr.training.pipeline import launch
+from causalcxr.training.stages import check_stages
 
-__all__ = ["OWN_DATA", "CoordinatorController", "SiteExecutor", "client_names", "make_recipe", "simulate"]
+__all__ = [
+    "OWN_DATA",
+    "CoordinatorController",
+    "SiteExecutor",
+    "client_names",
+    "export",
+    "make_recipe",
+    "simulate",
+]
 
 TASK, PARAMETER = "answer", "message"
 TOLD = ("begin", "keep", "save")
@@ -220,6 +230,30 @@ def make_recipe(
     job.to_server({"server": {"task_request_interval": 0.1}})
     job.to_clients(SiteExecutor(settings, declared, seed, names, sites), tasks=[TASK])
     return Recipe(job)
+
+
+def export(config: SitesConfig, graph: Graph, clients: Sequence[str], out: Path) -> Path:
+    """Write the job of a study's one strategy and seed for a provisioned project; the job's folder.
+
+    `clients`: the names that the project gives the hospitals, in the order of the site's labels if the graph has
+    a site. Raises ConfigError: more than one model, or another number of clients.
+    """
+    check_sites_config(config, graph)
+    if len(config.strategies) != 1 or config.strategies[0] not in STRATEGIES or len(config.seeds) != 1:
+        raise ConfigError(
+            f"a job is one model: expected one strategy of {', '.join(STRATEGIES)} and one seed, got "
+            f"strategies={config.strategies}, seeds={config.seeds}"
+        )
+    by = site_attribute(config)
+    sites = list(graph[by].labels) if by else list(clients)
+    if len(sites) != len(clients) or len(set(clients)) < len(clients) or not clients:
+        wanted = f"{len(sites)} names, one a label of '{by}'" if by else "a name for each hospital"
+        raise ConfigError(f"--clients: expected {wanted}, each once, got {', '.join(clients) or 'none'}")
+    (strategy,), (seed,) = config.strategies, config.seeds
+    check_stages(make_run(config, graph, Path(config.run), seed))
+    recipe = make_recipe(config, graph, clients, sites, Path(config.run), strategy, seed)
+    recipe.export(str(out))
+    return out / f"{strategy}-{seed}"
 
 
 def client_names(sites: Sequence[str]) -> list[str]:

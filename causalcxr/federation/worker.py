@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalcxr.building import ROLES, build_predictor
 from causalcxr.config import Config
@@ -23,6 +23,7 @@ from causalcxr.federation.messages import Message
 from causalcxr.federation.sites import Site, site_attribute
 from causalcxr.graph import Graph, Variable
 from causalcxr.mechanisms.categorical import CategoricalMechanism
+from causalcxr.mechanisms.image import ImageMechanism, ObservedImages
 from causalcxr.predictors.calibration import calibrate_on
 from causalcxr.predictors.outputs import OutputModel, output_ranges
 from causalcxr.predictors.predictor import NetworkPredictor
@@ -38,7 +39,7 @@ from causalcxr.training.objectives import (
     OutputsObjective,
     PredictorObjective,
 )
-from causalcxr.training.stages import measure_bound, outputs_of, prepare_image
+from causalcxr.training.stages import measure_bound, observed_images, outputs_of
 
 __all__ = ["Worker", "make_run", "parts_of"]
 
@@ -92,6 +93,7 @@ class Worker:
         """What the site has to say. Raises what training raises, with the site's name in it."""
         handlers = {
             "rows": self._count,
+            "template": self._template,
             "prepare": self._prepare,
             "bound": self._bound,
             "visit": self._visit,
@@ -193,10 +195,24 @@ class Worker:
         counts = {name: len(getattr(site, name)) for name in SPLITS}
         return Message("rows", message.part, {"rows": counts["train"], "by_split": counts})
 
+    def _template(self, site: Site, message: Message) -> Message:
+        """What parents alone predict of this site's films."""
+        mechanism = self._image_mechanism()
+        mechanism.solve_template(self._observed(site))
+        return Message("template", "image", {"rows": len(site.train)}, _copied(mechanism.template))
+
+    def _image_mechanism(self) -> ImageMechanism:
+        return self.scm.image_mechanism.to(self.fabric.device)
+
+    def _observed(self, site: Site) -> ObservedImages:
+        return observed_images(self._image_mechanism(), site.train, self.fabric, self.run.config.train.seed)
+
     def _prepare(self, site: Site, message: Message) -> Message:
-        """Solve for what needs no gradient on this site's films: a template, principal components, scalings."""
+        """Solve for what needs no gradient on this site's films: principal components, scalings of outputs."""
         if message.part == "image":
-            prepare_image(self.scm, site.train, self.fabric, self.run.config.train.seed)
+            mechanism = self._image_mechanism()
+            mechanism.template.load_state_dict(message.state)
+            mechanism.solve_space(self._observed(site))
             return Message("prepare", "image", state=_copied(ImageObjective(self.scm)))
         rows = self._rows("outputs", site, site.train)
         assert isinstance(rows, Table)
@@ -297,8 +313,8 @@ class Worker:
                 mechanism.conditioner.bias.copy_(torch.tensor(shares).clamp_min(1e-6).log())
 
 
-def _copied(objective: Objective) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in objective.state_dict().items()}
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def _scale_by_range(predictor: NetworkPredictor) -> None:

@@ -180,9 +180,8 @@ class Flow(ImageMechanism):
         build = _build_components if config.space == "components" else _build_pixels
         self.space, self.velocity = build(config, self.event_shape, self.parent_encoder.width + 1)
 
-    def prepare(self, rows: ObservedImages) -> None:
-        """Solve for the template, and fit the space to what it leaves."""
-        super().prepare(rows)
+    def solve_space(self, rows: ObservedImages) -> None:
+        """Fit the space to what the template leaves."""
 
         def residuals() -> Iterable[Tensor]:
             return (self._residual(image, self.parent_encoder(parents)) for image, parents in rows())

@@ -111,7 +111,15 @@ class ImageMechanism(Mechanism):
         self.parent_encoder.calibrate(batch)
 
     def prepare(self, rows: ObservedImages) -> None:
-        """Solve for what needs no gradient, on training rows, before the image stage: the template."""
+        """Solve for what needs no gradient, on training rows, before the image stage."""
+        self.solve_template(rows)
+        self.solve_space(rows)
+
+    def solve_space(self, rows: ObservedImages) -> None:
+        """What else is solved for, on the template; the default has nothing."""
+
+    def solve_template(self, rows: ObservedImages) -> None:
+        """What the parents alone predict."""
 
         def read() -> Iterator[tuple[Tensor, Tensor]]:
             for image, parents in rows():

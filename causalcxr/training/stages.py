@@ -14,6 +14,7 @@ from causalcxr.building import ROLES, build_predictor
 from causalcxr.config import Config
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.rows import Rows, Table
+from causalcxr.mechanisms.image import ImageMechanism, ObservedImages
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.calibration import calibrate_on, predict_split
 from causalcxr.predictors.outputs import OutputBatch, OutputModel, output_ranges, output_values
@@ -34,7 +35,7 @@ from causalcxr.training.objectives import (
 )
 from causalcxr.values import Batch
 
-__all__ = ["STAGE_RUNNERS", "Context", "check_stages", "measure_bound", "outputs_of", "prepare_image"]
+__all__ = ["STAGE_RUNNERS", "Context", "check_stages", "measure_bound", "observed_images", "outputs_of"]
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ def run_attributes(context: Context) -> Facts:
 
 def run_image(context: Context) -> Facts:
     """Fit the image's mechanism, and first what of it is solved for."""
-    prepare_image(context.scm, context.train, context.fabric, context.run.config.train.seed)
+    mechanism, seed = context.scm.image_mechanism.to(context.fabric.device), context.run.config.train.seed
+    mechanism.prepare(observed_images(mechanism, context.train, context.fabric, seed))
     settings = context.run.config.train.image
     context.minimise("image", ImageObjective(context.scm, settings.kl_warmup_steps), settings)
     return {}
@@ -184,9 +186,8 @@ def outputs_of(config: Config, predictor: Predictor, rows: Split) -> OutputBatch
     return OutputBatch(output_values(predictor.variables, seen), rows.attributes)
 
 
-def prepare_image(scm: StructuralCausalModel, train: Split, fabric: Fabric, seed: int) -> None:
-    """Let the mechanism solve for what needs no gradient, on training rows in a shuffled order."""
-    mechanism = scm.image_mechanism.to(fabric.device)
+def observed_images(mechanism: ImageMechanism, train: Split, fabric: Fabric, seed: int) -> ObservedImages:
+    """Training rows in a shuffled order, for what a mechanism solves for without gradients."""
     generator = torch.Generator().manual_seed(seed_of(seed, "template"))
     order = torch.randperm(len(train), generator=generator)[:PREPARED_ROWS]
 
@@ -195,7 +196,7 @@ def prepare_image(scm: StructuralCausalModel, train: Split, fabric: Fabric, seed
             batch = fabric.to_device(train.batch(indices))
             yield image_to_float(batch[mechanism.variable.name]), batch
 
-    mechanism.prepare(read)
+    return read
 
 
 def check_stages(run: Run, predictor: Predictor | None = None) -> None:

@@ -63,7 +63,6 @@ def separate(study: Study, strategy: str, folder: Path, listening: list[Message]
     sizes = [len(site.train) for site in opened.sites]
     shares = [size / sum(sizes) for size in sizes]
     Coordinator(workers[-1], Engine(), opened.config, strategy, sizes, shares).train()
-    workers[-1].save()
     return workers
 
 
@@ -184,7 +183,7 @@ def test_nothing_leaves_a_site_but_weights_rows_and_losses(
     """Every answer of every site is read: which numbers, and which tensors by name and shape."""
     heard: list[Message] = []
     workers = separate(hospitals, strategy, tmp_path / "run", heard)
-    assert {message.kind for message in heard} == {"prepare", "bound", "visit", "losses", "calibrate"}
+    assert {message.kind for message in heard} == {"template", "prepare", "bound", "visit", "losses", "calibrate"}
     facts = {"prepare": {"ranges"}, "bound": {"loss", "rows"}, "visit": {"rows"}, "calibrate": {"rows"}}
     models = {name: value.shape for worker in workers for name, value in state_of(worker).items()}
     for message in heard:
