@@ -1,0 +1,172 @@
+"""The nvflare engine: the same weights as the local one, one parameter on the wire, one line when a site fails."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from causalcxr.commands.main import main
+from causalcxr.config import read_settings, to_yaml
+from causalcxr.federation.config import SitesConfig
+from causalcxr.federation.messages import Message
+from causalcxr.federation.sites import open_sites_graph
+from causalcxr.federation.study import Study, run_study
+from causalcxr.support.errors import TrainingError
+from causalcxr.support.files import load_tensors
+
+pytest.importorskip("nvflare")
+
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+
+from causalcxr.federation.flare import OWN_DATA, PARAMETER, TASK, SiteExecutor, client_names
+
+FEW = ("predict=[age]", "sizes=[30,6]", "seeds=[0]", "rounds.predictors=2", "patience=120")
+
+
+def study(path: Path, folder: Path, *settings: str) -> Study:
+    return run_study(read_settings(SitesConfig, path, [*FEW, f"run={folder}", *settings]))
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "travelling"])
+def test_both_engines_give_the_same_weights(strategy: str, dealt_file: Path, tmp_path: Path) -> None:
+    """And every site is visited as often: the order and the means are ours in both."""
+    found = []
+    for engine in ("local", "nvflare"):
+        settings = (f"strategies=[{strategy}]", f"engine={engine}")
+        (trained,) = study(dealt_file, tmp_path / engine, *settings).trained
+        weights = load_tensors(tmp_path / engine / trained.job.name / "predictor.safetensors")[0]
+        found.append((weights, trained.histories["predictor"]))
+    (local, here), (remote, there) = found
+    assert local.keys() == remote.keys()
+    for name, value in local.items():
+        assert torch.allclose(remote[name].double(), value.double(), rtol=1e-6, atol=1e-7), name
+    assert (here.visits, here.trained_rows, here.bytes_in) == (there.visits, there.trained_rows, there.bytes_in)
+
+
+def test_a_site_that_fails_is_one_line(dealt_file: Path, tmp_path: Path) -> None:
+    """Of the site, what it did, and the mend; the round before is kept."""
+    bad = (
+        "strategies=[travelling]",
+        "engine=nvflare",
+        "train.predictors.learning_rate=1e30",
+        "train.max_bad_steps=0",
+    )
+    with pytest.raises(TrainingError, match=r"client '\d-site-\d': site 'site \d': .*not finite") as caught:
+        study(dealt_file, tmp_path / "run", *bad)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- the executor, without nvflare around it
+
+
+class Context:
+    """What the executor asks of nvflare."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
+        (folder / "local").mkdir(parents=True, exist_ok=True)
+
+    def get_identity_name(self) -> str:
+        return self.name
+
+    def get_job_id(self) -> str:
+        return "job"
+
+    def get_engine(self) -> Any:
+        workspace = SimpleNamespace(
+            get_run_dir=lambda job: str(self.folder / job), get_site_config_dir=lambda: str(self.folder / "local")
+        )
+        return SimpleNamespace(get_workspace=lambda: workspace)
+
+
+def executor(path: Path, *settings: str) -> SiteExecutor:
+    import yaml
+
+    config = read_settings(SitesConfig, path, [*FEW, *settings])
+    names, graph = ["site 1", "site 2"], yaml.safe_dump(open_sites_graph(config).to_dict())
+    return SiteExecutor(to_yaml(config), graph, 0, client_names(names), names)
+
+
+def ask(of: SiteExecutor, context: Context, message: Message) -> tuple[Message, dict[str, Any]]:
+    """The answer, and what else stands beside it on the wire."""
+    content = np.frombuffer(message.pack(), dtype=np.uint8)
+    sent = DXO(DataKind.WEIGHTS, data={PARAMETER: content}).to_shareable()
+    answer = from_shareable(of.execute(TASK, sent, context, None))  # type: ignore[arg-type]
+    assert list(answer.data) == [PARAMETER]  # nothing but one message leaves
+    return Message.unpack(answer.data[PARAMETER].tobytes()), answer.meta
+
+
+def test_a_site_answers_with_its_own_share(dealt_file: Path, tmp_path: Path) -> None:
+    of, context = executor(dealt_file), Context(tmp_path, "2-site-2")
+    answer, beside = ask(of, context, Message("rows", ""))
+    assert answer.facts["rows"] == 6 and set(beside) <= {"error"} and "error" not in beside
+    assert not ask(of, context, Message("begin", "predictor", {"rounds": 2}))[0].facts
+    facts = {"each": {"2-site-2": {"round_": 0, "steps": 1, "batch_size": 6}}}
+    state = ask(of, context, Message("losses", "predictor", {"split": "test"}, _state(of)))[0]
+    assert set(state.facts) == {"rows", "losses"} and not state.state
+    visited = ask(of, context, Message("visit", "predictor", facts, _state(of)))[0]
+    assert visited.facts == {"rows": 6} and visited.state.keys() >= _state(of).keys()
+
+
+def _state(of: SiteExecutor) -> dict[str, torch.Tensor]:
+    assert of._worker is not None
+    return of._worker.state()
+
+
+def test_a_hospital_has_films_of_its_own(dealt_file: Path, tmp_path: Path) -> None:
+    """Which no other client can name: the settings lie in its own folder, and its whole cohort is the site."""
+    context = Context(tmp_path, "1-site-1")
+    data = {"size": 32, "train": 9, "val": 4, "test": 5, "seed": 3, "cache": str(tmp_path / "cache")}
+    (tmp_path / "local" / OWN_DATA).write_text(json.dumps({"data": data}))
+    answer, _ = ask(executor(dealt_file), context, Message("rows", ""))
+    assert answer.facts["by_split"] == {"train": 9, "val": 4, "test": 5}
+
+
+def test_of_an_error_that_is_not_ours_the_kind_alone_leaves(
+    dealt_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text may hold a patient; that stays in a file at the site."""
+    of, context = executor(dealt_file), Context(tmp_path, "1-site-1")
+    ask(of, context, Message("rows", ""))
+
+    def private(*_: Any) -> None:
+        raise ValueError("patient 4711 is odd")
+
+    monkeypatch.setattr(of._worker, "answer", private)
+    answer, beside = ask(of, context, Message("rows", ""))
+    assert beside == {"error": "ValueError; the client's trouble.txt has the rest"} and not answer.state
+    assert "4711" in (tmp_path / "job" / "trouble.txt").read_text()
+
+
+# ---------------------------------------------------------------- jobs for hospitals
+
+
+def test_a_job_is_exported(dealt_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = ["sites", "export", str(dealt_file), "strategies=[fedavg]", "seeds=[1]", "sizes=[]"]
+    assert main([*one, "--clients", "alpha", "beta", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "fedavg-1"
+    assert f"job: {folder}" in capsys.readouterr().out
+    text = "".join(path.read_text() for path in folder.rglob("*.json"))
+    assert "causalcxr.federation.flare.CoordinatorController" in text and "alpha" in text
+    assert not list(folder.rglob("*.py"))  # a job holds settings and no code
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["strategies=[fedavg,travelling]", "seeds=[0]", "--clients", "a"], "a job is one model"),
+        (["strategies=[central]", "seeds=[0]", "--clients", "a"], "a job is one model"),
+        (["strategies=[fedavg]", "seeds=[0]"], "expected a name for each hospital, each once, got none"),
+        (["strategies=[fedavg]", "seeds=[0]", "--clients", "a", "a"], "each once, got a, a"),
+        (["strategies=[fedavg]", "seeds=[0]", "sizes=[]", "by=race", "--clients", "a"], "3 names, one a label of"),
+    ],
+)
+def test_a_job_that_cannot_be_is_one_line(
+    words: list[str], expected: str, dealt_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sites", "export", str(dealt_file), *words, "--out", str(tmp_path)]) == 2
+    assert expected in capsys.readouterr().err
