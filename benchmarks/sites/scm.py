@@ -18,7 +18,7 @@ import torch
 
 import causalcxr
 from causalcxr.config import read_settings
-from causalcxr.federation.config import SitesConfig
+from causalcxr.federation.config import SitesConfig, shipped_studies
 from causalcxr.federation.study import Opened, run_study
 from causalcxr.metrics.exact import error_norms, relative_error
 from causalcxr.metrics.intervals import mean_interval
@@ -34,7 +34,7 @@ ATTRIBUTES, GROUPS, AT_ONCE = ("sex", "race", "age", "finding"), ("sex", "race",
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("settings", nargs="*")
-    config = read_settings(SitesConfig, HERE / "scm.yaml", parser.parse_args().settings)
+    config = read_settings(SitesConfig, shipped_studies()["hospitals8"], parser.parse_args().settings)
     study = run_study(config)
     found: dict[str, dict[str, Any]] = {}
     for strategy in config.strategies:

@@ -20,7 +20,7 @@ train: every strategy with every seed; writes report.html and study.json into it
 model. Killed, it goes on by the same command.
 export: one strategy with one seed as a job for hospitals that nvflare connects; needs causalcxr[federation].
 
-Such a study:
+STUDY.yaml is a file, or a study that comes along: hospitals8, network83. Such a file:
   run: runs/sites
   data: {train: 2000, val: 300, test: 500}
   sizes: [1000, 500, 300, 150, 50]       # films of each site; or by: site, an attribute of the graph
@@ -41,12 +41,16 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args([word for word in arguments if "=" not in word])
     if options.study is None:
         raise ConfigError("sites: expected causalcxr sites train STUDY.yaml; see causalcxr sites --help")
-    if not Path(options.study).is_file():
-        raise ConfigError(f"sites: no study '{options.study}'; expected a YAML file")
     from causalcxr.config import read_settings  # slow to import, and help needs none of it
-    from causalcxr.federation.config import SitesConfig
+    from causalcxr.federation.config import SitesConfig, shipped_studies
 
-    config = read_settings(SitesConfig, Path(options.study), settings)
+    shipped = shipped_studies()
+    path = shipped.get(options.study, Path(options.study))
+    if not path.is_file():
+        raise ConfigError(
+            f"sites: no study '{options.study}': not a file and none of {', '.join(sorted(shipped))}"
+        )
+    config = read_settings(SitesConfig, path, settings)
     if options.action == "train":
         _train(config)
     else:

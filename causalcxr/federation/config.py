@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 
 from causalcxr.config import ModelConfig
 from causalcxr.data.config import DataConfig
@@ -19,6 +20,7 @@ __all__ = [
     "SitesConfig",
     "check_nvflare",
     "check_sites_config",
+    "shipped_studies",
 ]
 
 MADE_BY = ("central", "local", "fedavg", "fedprox", "travelling", "fedtm")
@@ -83,6 +85,11 @@ class OwnDataConfig:
     """A hospital's own films: the file that lies at its client, and leaves it never."""
 
     data: DataConfig = field(default_factory=DataConfig)
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with the package: name to file."""
+    return {path.stem: path for path in (Path(__file__).parents[1] / "presets" / "sites").glob("*.yaml")}
 
 
 def check_sites_config(config: SitesConfig, graph: Graph) -> None:

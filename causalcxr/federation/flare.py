@@ -250,7 +250,9 @@ def export(config: SitesConfig, graph: Graph, clients: Sequence[str], out: Path)
         wanted = f"{len(sites)} names, one a label of '{by}'" if by else "a name for each hospital"
         raise ConfigError(f"--clients: expected {wanted}, each once, got {', '.join(clients) or 'none'}")
     (strategy,), (seed,) = config.strategies, config.seeds
-    check_stages(make_run(config, graph, Path(config.run), seed))
+    run = make_run(config, graph, Path(config.run), seed)
+    check_stages(run)
+    Worker(run, config, launch(config.train))  # what it refuses shows now, and not at a hospital
     recipe = make_recipe(config, graph, clients, sites, Path(config.run), strategy, seed)
     recipe.export(str(out))
     return out / f"{strategy}-{seed}"

@@ -153,7 +153,9 @@ def _run_study(config: SitesConfig, graph: Graph, folder: Path, sites: list[Site
     write_atomically(folder / "study.yaml", to_yaml(config))
     _open.cache_clear()
     opened = _open(folder)
-    check_stages(opened.run_of(Job("central", config.seeds[0])))
+    run = opened.run_of(Job("central", config.seeds[0]))
+    check_stages(run)
+    Worker(run, config, launch(config.train))  # what it refuses shows now, and not in a process of its own
     jobs = all_jobs(config, sites)
     left = [job for job in jobs if not _is_done(opened, job)]
     processes = 1 if config.engine == "nvflare" else processes_for(config.processes, config.train.device)

@@ -4,6 +4,7 @@ The modules belong to the process, the rows to a site; in one process several si
 every visit begins by taking the state that was sent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from causalcxr.building import ROLES, build_predictor
 from causalcxr.config import Config
@@ -29,7 +31,7 @@ from causalcxr.predictors.outputs import OutputModel, output_ranges
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import Draws, seed_of, seeded
 from causalcxr.runs import Run
-from causalcxr.support.errors import CausalCXRError, TrainingError
+from causalcxr.support.errors import CausalCXRError, ConfigError, TrainingError
 from causalcxr.training.config import StageConfig
 from causalcxr.training.finetune import FinetuneObjective
 from causalcxr.training.objectives import (
@@ -88,6 +90,7 @@ class Worker:
             _scale_by_range(predictor)
             self.predictors[role] = predictor.to(self.fabric.device)
         self.by = site_attribute(self.config)
+        _refuse_batch_norm(self.predictors)
 
     def answer(self, site: Site, message: Message) -> Message:
         """What the site has to say. Raises what training raises, with the site's name in it."""
@@ -315,6 +318,16 @@ class Worker:
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _refuse_batch_norm(predictors: Mapping[str, NetworkPredictor]) -> None:
+    """Its statistics would be those of the site that was visited last, and its counters have no mean."""
+    for role, predictor in predictors.items():
+        if any(isinstance(module, _BatchNorm) for module in predictor.modules()):
+            raise ConfigError(
+                f"model.{role}.architecture '{predictor.config.architecture}' has batch norm, whose statistics do "
+                "not travel; expected convnet, resnet, or one of torchvision without it, such as convnext_tiny"
+            )
 
 
 def _scale_by_range(predictor: NetworkPredictor) -> None:

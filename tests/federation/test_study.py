@@ -348,6 +348,7 @@ def test_any_attribute_with_labels_can_be_the_site(dealt_file: Path) -> None:
         (["moments=stay"], "'moments' is 'stay'; expected one of: travel, reset"),
         (["train.precision=16-mixed"], "its scale does not travel"),
         (["train.stages=[finetune]"], "'finetune' needs"),
+        (["model.predictor.architecture=resnet18"], "'resnet18' has batch norm, whose statistics do not travel"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(
