@@ -13,6 +13,7 @@ from causalcxr.data.rows import Rows
 from causalcxr.federation.messages import MOMENT
 from causalcxr.federation.strategies import State, pull_towards
 from causalcxr.randomness import seed_of
+from causalcxr.support.errors import TrainingError
 from causalcxr.training.config import StageConfig, TrainConfig
 from causalcxr.training.objectives import Objective
 from causalcxr.training.steps import Steps, learning_rate
@@ -51,18 +52,23 @@ class Learner:
         self.objective, self.config, self.moments = objective, config, moments
         self.stage = replace(stage, steps=rounds, warmup_steps=0)
         self.steps = Steps("sites", objective, self.stage, config, fabric)
+        # Looked up once: for small networks the lookup would cost as much as a step.
+        self.tensors = {name: value.detach() for name, value in objective.state_dict(keep_vars=True).items()}
 
     def state(self) -> dict[str, Tensor]:
         """Weights and buffers, copied; with the optimiser's moments if they travel."""
-        found = {name: value.detach().clone() for name, value in self.objective.state_dict().items()}
+        found = {name: value.clone() for name, value in self.tensors.items()}
         if self.moments == "travel":
             for name, parameter in self.steps.parameters.items():
                 kept = self.steps.optimizer.state.get(parameter, {})
-                found |= {f"{MOMENT}{key}/{name}": value.detach().clone() for key, value in kept.items()}
+                found |= {f"{MOMENT}{key}/{name}": value.clone() for key, value in kept.items()}
         return found
 
     def load(self, state: State) -> None:
-        """Take weights, buffers and moments; without moments the optimiser begins anew."""
+        """Take weights, buffers and moments; without moments the optimiser begins anew.
+
+        Raises TrainingError: a state of another model.
+        """
         weights, moments = {}, {name: {} for name in self.steps.parameters}
         for name, value in state.items():
             if name.startswith(MOMENT):
@@ -70,7 +76,13 @@ class Learner:
                 moments[parameter][key] = value
             else:
                 weights[name] = value
-        self.objective.load_state_dict(weights)
+        if weights.keys() != self.tensors.keys():
+            different = sorted(weights.keys() ^ self.tensors.keys())[0]
+            raise TrainingError(
+                f"the state that was sent is of another model: '{different}' is in one of them alone"
+            )
+        for name, tensor in self.tensors.items():
+            tensor.copy_(weights[name])
         self.steps.optimizer.state.clear()
         for name, kept in moments.items():
             if kept:

@@ -23,6 +23,7 @@ from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.learner import Learner, Visiting
 from causalcxr.federation.messages import Message
 from causalcxr.federation.sites import Site, site_attribute
+from causalcxr.federation.strategies import State
 from causalcxr.graph import Graph, Variable
 from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.mechanisms.image import ImageMechanism, ObservedImages
@@ -123,7 +124,7 @@ class Worker:
     def _keep(self, message: Message) -> None:
         """Take the final state of a part. What stands in later parts stands on it."""
         assert self.learner is not None
-        self.learner.objective.load_state_dict(message.state)
+        self.learner.load(message.state)
         self.learner.objective.eval()
         shares = message.facts.get("site_shares")
         if shares:
@@ -244,7 +245,7 @@ class Worker:
             objective.kl_warmup_steps = round(warmup * visiting.share)
         rows = self._rows(message.part, site, site.train)
         state = self.learner.visit(site.name, rows, message.state, visiting, left_out)
-        if not all(bool(value.isfinite().all()) for value in state.values()):
+        if not _all_finite(state):
             raise TrainingError(
                 f"weights are not finite after round {visiting.round_ + 1} of {message.part}; check its films, "
                 f"lower its learning_rate, or leave it out: skip=[{site.name}]"
@@ -255,7 +256,7 @@ class Worker:
     def _losses(self, site: Site, message: Message) -> Message:
         """Mean loss by variable on the rows of a split, of the state sent; the draws are always the same."""
         assert self.learner is not None
-        self.learner.objective.load_state_dict(message.weights)
+        self.learner.load(message.weights)
         split = site.test if message.facts["split"] == "test" else site.val
         n, losses = len(split), {}
         if n:
@@ -278,7 +279,7 @@ class Worker:
     def _calibrate(self, site: Site, message: Message) -> Message:
         """Temperature and spread on this site's validation films; nothing of a site without any."""
         assert self.learner is not None
-        self.learner.objective.load_state_dict(message.weights)
+        self.learner.load(message.weights)
         predictor = self.predictors[message.part].eval()
         if not len(site.val):
             return Message("calibrate", message.part, {"rows": 0})
@@ -318,6 +319,12 @@ class Worker:
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _all_finite(state: State) -> bool:
+    """In one pass: the largest magnitude of every tensor with decimals is finite."""
+    tensors = [value for value in state.values() if value.is_floating_point() and value.numel()]
+    return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())  # pyright: ignore
 
 
 def _refuse_batch_norm(predictors: Mapping[str, NetworkPredictor]) -> None:
