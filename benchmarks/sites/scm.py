@@ -3,13 +3,15 @@
     python benchmarks/sites/scm.py                 train what is left (about an hour), measure, write scm.json
 
 The error is `||made - exact|| / ||exact - factual||` of direct effects, mean over test subjects: over all, and by
-the patients' sex, recorded race and site. `exposure` is the mean brightness (grey levels) that do(race = black)
+the patients' sex, recorded race and site. `without_site` is the same model of a graph without the site, trained as
+usual on all films. `exposure` is the mean brightness (grey levels) that do(race = black)
 adds for white patients, made and exact: a model that lays a site's exposure to race adds more than is true.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 
 import causalcxr
-from causalcxr.config import read_settings
+from causalcxr.config import Config, read_settings
 from causalcxr.federation.config import SitesConfig, shipped_studies
 from causalcxr.federation.study import Opened, run_study
 from causalcxr.metrics.exact import error_norms, relative_error
@@ -25,6 +27,7 @@ from causalcxr.metrics.intervals import mean_interval
 from causalcxr.metrics.truth import find_truth
 from causalcxr.randomness import Draws
 from causalcxr.scm import StructuralCausalModel
+from causalcxr.training import pipeline
 from causalcxr.values import decode
 
 HERE = Path(__file__).parent
@@ -40,12 +43,23 @@ def main() -> None:
     for strategy in config.strategies:
         folders = [study.opened.folder / each.job.name for each in study.of(strategy)]
         found[strategy] = average([measure(causalcxr.load(folder), study.opened) for folder in folders])
+    found["without_site"] = measure(causalcxr.load(train_without_site(config)), study.opened)
     ratios = {strategy: compare(found["central"], found[strategy]) for strategy in config.strategies[1:]}
     result = {"seeds": config.seeds, "exact_error": found, "ratio_to_central": ratios}
     (HERE / "scm.json").write_text(json.dumps(result, indent=2) + "\n")
     for strategy, values in found.items():
         print(strategy, {name: round(values[name]["all"]["error"], 3) for name in ATTRIBUTES}, values["exposure"])
     print({strategy: max(ratio.values()) for strategy, ratio in ratios.items()})
+
+
+def train_without_site(config: SitesConfig) -> Path:
+    """The run folder of a model that does not know the site; as many steps as central has."""
+    steps = config.rounds.image * config.data.train // config.train.image.batch_size
+    image = replace(config.train.image, steps=steps, validate_every=steps)
+    attributes = replace(config.train.attributes, steps=config.rounds.attributes * 31)
+    train = replace(config.train, image=image, attributes=attributes)
+    run = str(Path(config.run) / "without-site")
+    return pipeline.train(Config(run=run, graph="chest", data=config.data, model=config.model, train=train))
 
 
 @torch.no_grad()

@@ -18,6 +18,8 @@ from causalcxr.commands.main import COMMANDS, main
 from causalcxr.config import load_config, override_config, read_config, read_settings
 from causalcxr.data.config import SOURCES
 from causalcxr.evaluation.evaluate import DATA_PLACES
+from causalcxr.federation.config import SitesConfig, check_sites_config
+from causalcxr.federation.sites import open_sites_graph
 from causalcxr.graph import graph_from_dict, load_graph
 from causalcxr.training.pipeline import train
 from causalcxr.values import parse_assignments
@@ -100,6 +102,10 @@ def test_yaml_loads(block, tmp_path):
     preset.write_text(block.text)
     if "plant" in declared:
         check_study(read_settings(StudyConfig, preset))
+        return
+    if "rounds" in declared:
+        study = read_settings(SitesConfig, preset)
+        check_sites_config(study, open_sites_graph(study))
         return
     config = load_config([f"preset={preset}"])
     assert load_graph(config.graph).image
