@@ -23,8 +23,9 @@ from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.coordinator import Coordinator
 from causalcxr.federation.flare import simulate
 from causalcxr.federation.local import LocalEngine
+from causalcxr.federation.models import make_run
 from causalcxr.federation.sites import make_sites, open_sites_graph
-from causalcxr.federation.worker import Worker, make_run
+from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph
 from causalcxr.training.loop import Fit
 from causalcxr.training.objectives import PredictorObjective

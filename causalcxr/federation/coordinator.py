@@ -12,8 +12,9 @@ from causalcxr.building import ROLES
 from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.learner import Visiting, visit_shape
 from causalcxr.federation.messages import Message, size_of
+from causalcxr.federation.models import parts_of
 from causalcxr.federation.strategies import STRATEGIES, Plan, State, Trained, Visit, average, averages
-from causalcxr.federation.worker import Worker, parts_of
+from causalcxr.federation.worker import Worker
 from causalcxr.runs import Run
 from causalcxr.support.files import load_metadata, load_tensors, save_tensors
 from causalcxr.support.progress import progress_bar
@@ -142,7 +143,7 @@ class Coordinator:
 
     def _shapes(self, part: str) -> list[tuple[int, int]]:
         """Steps and rows of a step of every visit; `central` takes as many steps as all sites together."""
-        batch = self.worker.settings(part).batch_size
+        batch = self.worker.models.settings(part).batch_size
         shapes = [visit_shape(n, batch, self.config.epochs, self.config.steps) for n in self.sizes]
         if self.strategy != "central":
             return shapes

@@ -36,9 +36,10 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.federation.config import OwnDataConfig, SitesConfig, check_sites_config
 from causalcxr.federation.coordinator import Coordinator
 from causalcxr.federation.messages import Message
+from causalcxr.federation.models import make_run
 from causalcxr.federation.sites import Site, make_sites, site_attribute, site_shares
 from causalcxr.federation.strategies import STRATEGIES
-from causalcxr.federation.worker import Worker, make_run
+from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.support.errors import CausalCXRError, ConfigError, TrainingError
 from causalcxr.support.files import write_atomically

@@ -19,10 +19,11 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.federation.config import SitesConfig, check_sites_config
 from causalcxr.federation.coordinator import Coordinator, History, histories_of
 from causalcxr.federation.local import LocalEngine
+from causalcxr.federation.models import make_run, parts_of
 from causalcxr.federation.scores import Measured, measure, score
 from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_attribute, site_shares
 from causalcxr.federation.strategies import STRATEGIES
-from causalcxr.federation.worker import Worker, make_run, parts_of
+from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.runs import Run, versions
 from causalcxr.support.digest import digest

@@ -21,10 +21,11 @@ from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.coordinator import Coordinator
 from causalcxr.federation.local import LocalEngine
 from causalcxr.federation.messages import MOMENT, Message
+from causalcxr.federation.models import parts_of
 from causalcxr.federation.report import as_json, write_report
 from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph
 from causalcxr.federation.study import Job, Study, run_study
-from causalcxr.federation.worker import Worker, parts_of
+from causalcxr.federation.worker import Worker
 from causalcxr.metrics.auroc import auroc
 from causalcxr.support.errors import CausalCXRError, RunError, TrainingError
 
@@ -198,11 +199,11 @@ def test_nothing_leaves_a_site_but_weights_rows_and_losses(
 
 
 def state_of(worker: Worker) -> dict[str, torch.Tensor]:
-    found = dict(worker.scm.state_dict())
-    for predictor in worker.predictors.values():
+    found = dict(worker.models.scm.state_dict())
+    for predictor in worker.models.predictors.values():
         found |= predictor.state_dict()
-    assert worker.outputs is not None and worker.learner is not None
-    return found | worker.outputs.state_dict() | worker.learner.objective.state_dict()
+    assert worker.models.outputs is not None and worker.learner is not None
+    return found | worker.models.outputs.state_dict() | worker.learner.objective.state_dict()
 
 
 def message_names(study: Study) -> list[str]:
@@ -293,7 +294,7 @@ def test_where_states_are_averaged_a_site_of_one_label_does_not_train_its_head(d
 def test_the_site_itself_is_not_predicted(hospitals: Study) -> None:
     """Nobody can learn at one place what tells places apart: that head stays as it was made."""
     run = hospitals.opened.run_of(Job("travelling", 0))
-    begun = Worker(run, hospitals.opened.config, Fabric(accelerator="cpu", devices=1)).predictors["predictor"]
+    begun = Worker(run, hospitals.opened.config, Fabric(accelerator="cpu", devices=1)).models.predictor
     trained = run.load_predictor("predictor")
     site = trained.index["site"]
     assert torch.equal(begun.linear[site].weight, trained.linear[site].weight)
