@@ -15,10 +15,13 @@ SECTIONS = ()
 ROOT = "SitesConfig"
 HELP = """usage: causalcxr sites train STUDY.yaml [key=value ...]
        causalcxr sites export STUDY.yaml --clients A B C --out JOBS [key=value ...]
+       causalcxr sites prepare KIT [KIT ...]
 
 train: every strategy with every seed; writes report.html and study.json into its folder, and a run folder for each
 model. Killed, it goes on by the same command.
 export: one strategy with one seed as a job for hospitals that nvflare connects; needs causalcxr[federation].
+prepare: let the startup kit of a server or hospital, which nvflare's provisioning wrote, run such jobs and
+send no log; a hospital then says in local/causalcxr.yaml where its films are.
 
 STUDY.yaml is a file, or a study that comes along: hospitals8, network83. Such a file:
   run: runs/sites
@@ -34,22 +37,24 @@ def run(arguments: list[str]) -> None:
     """Run a study and write its report."""
     settings = [word for word in arguments if "=" in word]
     parser = Parser("causalcxr sites", add_help=False)
-    parser.add_argument("action", nargs="?", choices=["train", "export"])
-    parser.add_argument("study", nargs="?")
+    parser.add_argument("action", nargs="?", choices=["train", "export", "prepare"])
+    parser.add_argument("study", nargs="*")
     parser.add_argument("--clients", nargs="+", default=[])
     parser.add_argument("--out", type=Path, default=Path("jobs"))
     options = parser.parse_args([word for word in arguments if "=" not in word])
-    if options.study is None:
+    if options.action == "prepare" and options.study and not settings:
+        _prepare([Path(kit) for kit in options.study])
+        return
+    if len(options.study) != 1:
         raise ConfigError("sites: expected causalcxr sites train STUDY.yaml; see causalcxr sites --help")
+    (name,) = options.study
     from causalcxr.config import read_settings  # slow to import, and help needs none of it
     from causalcxr.federation.config import SitesConfig, shipped_studies
 
     shipped = shipped_studies()
-    path = shipped.get(options.study, Path(options.study))
+    path = shipped.get(name, Path(name))
     if not path.is_file():
-        raise ConfigError(
-            f"sites: no study '{options.study}': not a file and none of {', '.join(sorted(shipped))}"
-        )
+        raise ConfigError(f"sites: no study '{name}': not a file and none of {', '.join(sorted(shipped))}")
     config = read_settings(SitesConfig, path, settings)
     if options.action == "train":
         _train(config)
@@ -76,3 +81,10 @@ def _export(config: "SitesConfig", clients: list[str], out: Path) -> None:
     from causalcxr.federation.flare import export
 
     say(f"job: {export(config, open_sites_graph(config), clients, out)}")
+
+
+def _prepare(kits: list[Path]) -> None:
+    from causalcxr.federation.kits import prepare_kit
+
+    for kit in kits:
+        say(f"wrote {', '.join(str(path) for path in prepare_kit(kit))}")

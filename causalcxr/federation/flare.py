@@ -7,6 +7,7 @@ packed message, the bytes of a safetensors file. The order of visits and every m
 import json
 import re
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -35,19 +37,19 @@ from causalcxr.data.config import expand
 from causalcxr.data.preparation import open_cohort
 from causalcxr.federation.config import OwnDataConfig, SitesConfig, check_sites_config
 from causalcxr.federation.coordinator import Coordinator
+from causalcxr.federation.kits import ALLOWED, OWN_DATA
 from causalcxr.federation.messages import Message
-from causalcxr.federation.models import make_run
+from causalcxr.federation.models import key_of, make_run
 from causalcxr.federation.sites import Site, make_sites, site_attribute, site_shares
 from causalcxr.federation.strategies import STRATEGIES
 from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict
-from causalcxr.support.errors import CausalCXRError, ConfigError, TrainingError
+from causalcxr.support.errors import CausalCXRError, ConfigError, RunError, TrainingError
 from causalcxr.support.files import write_atomically
 from causalcxr.training.pipeline import launch
 from causalcxr.training.stages import check_stages
 
 __all__ = [
-    "OWN_DATA",
     "CoordinatorController",
     "SiteExecutor",
     "client_names",
@@ -58,8 +60,6 @@ __all__ = [
 
 TASK, PARAMETER = "answer", "message"
 TOLD = ("begin", "keep", "save")
-OWN_DATA = "causalcxr.yaml"  # in a client's folder local/: the `data` settings of that hospital
-ALLOWED = {"format_version": 2, "class_allow_list": ["causalcxr."]}  # of the classes that a job may name
 
 
 class CoordinatorController(ModelController):
@@ -87,11 +87,18 @@ class CoordinatorController(ModelController):
 
     def run(self) -> None:
         """The whole training. A failure is one line in `error.txt` of the run folder, and ends the job."""
+        folder = Path(self.folder)
+        trouble = folder / "error.txt"
         try:
-            self._train()
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock", timeout=0):
+                trouble.unlink(missing_ok=True)
+                self._train()
+        except Timeout:
+            self.panic(f"another job works on the run '{folder}'; wait for it, or choose another run=")
         except Exception as error:
             line = str(error) if isinstance(error, CausalCXRError) else f"{type(error).__name__}: {error}"
-            write_atomically(Path(self.folder) / "error.txt", line + "\n")
+            write_atomically(trouble, line + "\n")
             self.panic(line)
 
     def exchange(self, which: Sequence[str], message: Message) -> dict[str, Message]:
@@ -122,6 +129,7 @@ class CoordinatorController(ModelController):
         worker = Worker(run, config, launch(run.config.train))
         counted = self.exchange(self.names, Message("rows", ""))
         sizes = [counted[name].facts["rows"] for name in self.names]
+        _refuse_other_job(folder, key_of(config, run, f"{self.strategy}-{self.seed}", [self.names, sizes]))
         shares = site_shares(config, graph, self.sites, sizes)
         Coordinator(worker, _FlareEngine(self, worker), config, self.strategy, sizes, shares).train()
 
@@ -154,22 +162,30 @@ class _FlareEngine:
 class SiteExecutor(Executor):
     """Answers with this client's films: those that `local/causalcxr.yaml` names, or its share of the study's."""
 
-    def __init__(self, settings: str, graph: str, seed: int, names: list, sites: list):
+    def __init__(self, settings: str, graph: str, seed: int, names: list, sites: list, own_data: bool = False):
+        """`own_data`: `local/causalcxr.yaml` must be there. `names`, `sites`: as the controller has them."""
         super().__init__()
+        self.own_data = own_data
         self.settings, self.graph, self.seed, self.names, self.sites = settings, graph, seed, names, sites
         self._worker: Worker | None = None
         self._site: Site | None = None
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        """One message answered. Of an error of ours the line leaves the site, of any other its kind alone."""
+        """One message answered.
+
+        Of a TrainingError the line leaves the site, of any other error its kind alone: the line may name a
+        path or a patient.
+        """
         if task_name != TASK:
             return make_reply(ReturnCode.TASK_UNKNOWN)
         try:
             answer = self._answer(Message.unpack(_bytes(from_shareable(shareable).data)), fl_ctx)
         except Exception as error:
-            own = isinstance(error, CausalCXRError)
-            line = str(error) if own else f"{type(error).__name__}; the client's trouble.txt has the rest"
-            write_atomically(self._folder(fl_ctx) / "trouble.txt", traceback.format_exc())
+            trouble = self._folder(fl_ctx) / "trouble.txt"
+            write_atomically(trouble, traceback.format_exc())
+            print(f"causalcxr: {error}; see '{trouble}'", file=sys.stderr, flush=True)  # stays at the site
+            told = isinstance(error, TrainingError)
+            line = str(error) if told else f"{type(error).__name__}; the rest is in trouble.txt of the job there"
             return _shareable(Message("error", ""), {"error": line})
         return _shareable(answer, {})
 
@@ -190,8 +206,17 @@ class SiteExecutor(Executor):
         config, graph = _read(self.settings, self.graph, folder)
         own = self._own_data(fl_ctx)
         if own.exists():
-            config.data = read_settings(OwnDataConfig, own).data
+            size, config.data = config.data.size, read_settings(OwnDataConfig, own).data
+            if config.data.size != size:
+                raise TrainingError(f"its data.size is {config.data.size}; expected the study's, {size}")
+            if expand(config.data.cache).is_relative_to(Path(_workspace(fl_ctx).get_root_dir()).absolute()):
+                raise TrainingError(f"data.cache in its local/{OWN_DATA} is in the kit's folder; expected another")
+        elif self.own_data:
+            raise TrainingError(f"it has no file local/{OWN_DATA}, which says where its films are")
         cohort = open_cohort(config.data, graph)
+        by = site_attribute(config)
+        if own.exists() and by and (cohort.manifest[by] != self.sites[number]).any():
+            raise TrainingError(f"it has films whose '{by}' is not '{self.sites[number]}'")
         if own.exists():
             self._site = Site(self.sites[number], *(cohort.split(split) for split in ("train", "val", "test")))
         else:
@@ -215,10 +240,12 @@ def make_recipe(
     folder: Path,
     strategy: str,
     seed: int,
+    own_data: bool = False,
 ) -> Recipe:
     """The job of one model: to run in an environment of nvflare, or to export.
 
-    `names`: of the clients. `sites`: their names in the study. `folder`: of the run, at the server.
+    `names`: of the clients. `sites`: their names in the study. `folder`: of the run, at the server. `own_data`:
+    whether every client must have films of its own.
     """
     settings, declared = to_yaml(config), yaml.safe_dump(graph.to_dict(), sort_keys=False, allow_unicode=True)
     names, sites = list(names), list(sites)
@@ -229,7 +256,7 @@ def make_recipe(
     )
     job.to_server(controller)
     job.to_server({"server": {"task_request_interval": 0.1}})
-    job.to_clients(SiteExecutor(settings, declared, seed, names, sites), tasks=[TASK])
+    job.to_clients(SiteExecutor(settings, declared, seed, names, sites, own_data), tasks=[TASK])
     return Recipe(job)
 
 
@@ -254,7 +281,7 @@ def export(config: SitesConfig, graph: Graph, clients: Sequence[str], out: Path)
     run = make_run(config, graph, Path(config.run), seed)
     check_stages(run)
     Worker(run, config, launch(config.train))  # what it refuses shows now, and not at a hospital
-    recipe = make_recipe(config, graph, clients, sites, Path(config.run), strategy, seed)
+    recipe = make_recipe(config, graph, clients, sites, Path(config.run), strategy, seed, own_data=True)
     recipe.export(str(out))
     return out / f"{strategy}-{seed}"
 
@@ -278,7 +305,7 @@ def simulate(
     try:
         local = workspace / f"{strategy}-{seed}" / "local"
         local.mkdir(parents=True)
-        (local / "resources.json").write_text(json.dumps(ALLOWED))
+        (local / "resources.json").write_text(json.dumps({"format_version": 2, "class_allow_list": [ALLOWED]}))
         recipe.run(SimEnv(clients=client_names(names), workspace_root=str(workspace), log_config="ERROR"))
     except RuntimeError as error:
         raise TrainingError(trouble.read_text().strip() if trouble.exists() else f"nvflare: {error}") from None
@@ -291,6 +318,16 @@ def simulate(
 def _read(settings: str, graph: str, folder: Path) -> tuple[SitesConfig, Graph]:
     write_atomically(folder / "study.yaml", settings)
     return read_settings(SitesConfig, folder / "study.yaml"), graph_from_dict(yaml.safe_load(graph))
+
+
+def _refuse_other_job(folder: Path, key: str) -> None:
+    """A run goes on with what it was begun with: what its state depends on, and the sites' numbers of films."""
+    begun = folder / "job.key"
+    if begun.exists() and begun.read_text() != key:
+        raise RunError(
+            f"run '{folder}' was begun with other settings or other films; choose another run= or delete it"
+        )
+    write_atomically(begun, key)
 
 
 def _workspace(fl_ctx: FLContext) -> Any:

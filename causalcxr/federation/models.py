@@ -1,7 +1,7 @@
 """The modules of one run that learn across sites: which they are, what is trained of them, how they are kept."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from causalcxr.predictors.outputs import OutputModel
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import seed_of, seeded
 from causalcxr.runs import Run
+from causalcxr.support.digest import digest
 from causalcxr.support.errors import ConfigError
 from causalcxr.training.config import StageConfig
 from causalcxr.training.finetune import FinetuneObjective
@@ -29,7 +30,7 @@ from causalcxr.training.objectives import (
     PredictorObjective,
 )
 
-__all__ = ["Models", "make_run", "parts_of"]
+__all__ = ["Models", "key_of", "make_run", "parts_of"]
 
 
 def make_run(config: SitesConfig, graph: Graph, folder: Path, seed: int) -> Run:
@@ -44,6 +45,14 @@ def make_run(config: SitesConfig, graph: Graph, folder: Path, seed: int) -> Run:
         finetune=config.finetune,
     )
     return Run(folder, settings, graph)
+
+
+def key_of(config: SitesConfig, run: Run, name: str, data: Any) -> str:
+    """Of all that a model's weights depend on. `data`: what is known of the films."""
+    ways = [config.by, config.each, config.sizes, config.skip, config.predict, asdict(config.rounds)]
+    ways += [config.epochs, config.steps, config.moments, config.mu, config.enough, config.weighted]
+    settings = [asdict(run.config.model), asdict(run.config.train), asdict(run.config.finetune)]
+    return digest([name, data, run.graph.to_dict(), ways, settings])
 
 
 def parts_of(config: Config) -> list[str]:

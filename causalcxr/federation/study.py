@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,14 +19,13 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.federation.config import SitesConfig, check_sites_config
 from causalcxr.federation.coordinator import Coordinator, History, histories_of
 from causalcxr.federation.local import LocalEngine
-from causalcxr.federation.models import make_run, parts_of
+from causalcxr.federation.models import key_of, make_run, parts_of
 from causalcxr.federation.scores import Measured, measure, score
 from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_attribute, site_shares
 from causalcxr.federation.strategies import STRATEGIES
 from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.runs import Run, versions
-from causalcxr.support.digest import digest
 from causalcxr.support.errors import RunError
 from causalcxr.support.files import load_tensors, save_tensors, write_atomically
 from causalcxr.support.workers import processes_for, run_jobs
@@ -186,11 +185,7 @@ def _open(folder: Path) -> Opened:
 
 def _key(opened: Opened, job: Job) -> str:
     """Of all that a model's weights depend on."""
-    config, run = opened.config, opened.run_of(job)
-    ways = [config.by, config.each, config.sizes, config.skip, config.predict, asdict(config.rounds)]
-    ways += [config.epochs, config.steps, config.moments, config.mu, config.enough, config.weighted]
-    settings = [asdict(run.config.model), asdict(run.config.train), asdict(run.config.finetune)]
-    return digest([job.name, opened.cohort.data_hash, opened.graph.to_dict(), ways, settings])
+    return key_of(opened.config, opened.run_of(job), job.name, opened.cohort.data_hash)
 
 
 def _is_done(opened: Opened, job: Job) -> bool:

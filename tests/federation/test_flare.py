@@ -22,7 +22,8 @@ pytest.importorskip("nvflare")
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 
-from causalcxr.federation.flare import OWN_DATA, PARAMETER, TASK, SiteExecutor, client_names
+from causalcxr.federation.flare import PARAMETER, TASK, SiteExecutor, client_names
+from causalcxr.federation.kits import OWN_DATA, prepare_kit
 
 FEW = ("predict=[age]", "sizes=[30,6]", "seeds=[0]", "rounds.predictors=2", "patience=120")
 
@@ -78,7 +79,9 @@ class Context:
 
     def get_engine(self) -> Any:
         workspace = SimpleNamespace(
-            get_run_dir=lambda job: str(self.folder / job), get_site_config_dir=lambda: str(self.folder / "local")
+            get_root_dir=lambda: str(self.folder),
+            get_run_dir=lambda job: str(self.folder / job),
+            get_site_config_dir=lambda: str(self.folder / "local"),
         )
         return SimpleNamespace(get_workspace=lambda: workspace)
 
@@ -119,11 +122,52 @@ def _state(of: SiteExecutor) -> dict[str, torch.Tensor]:
 
 def test_a_hospital_has_films_of_its_own(dealt_file: Path, tmp_path: Path) -> None:
     """Which no other client can name: the settings lie in its own folder, and its whole cohort is the site."""
-    context = Context(tmp_path, "1-site-1")
-    data = {"size": 32, "train": 9, "val": 4, "test": 5, "seed": 3, "cache": str(tmp_path / "cache")}
-    (tmp_path / "local" / OWN_DATA).write_text(json.dumps({"data": data}))
+    context = Context(tmp_path / "kit", "1-site-1")
+    own_data(context, cache=str(tmp_path / "cache"))
     answer, _ = ask(executor(dealt_file), context, Message("rows", ""))
     assert answer.facts["by_split"] == {"train": 9, "val": 4, "test": 5}
+
+
+def own_data(context: Context, **changed: Any) -> None:
+    data = {"size": 32, "train": 9, "val": 4, "test": 5, "seed": 3} | changed
+    (context.folder / "local" / OWN_DATA).write_text(json.dumps({"data": data}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"size": 64}, "its data.size is 64; expected the study's, 32"),
+        ({"cache": "kit/cache"}, "data.cache in its local/causalcxr.yaml is in the kit's folder"),
+        ({"source": "folder", "root": "/patients/of/ward/7"}, "DataError; the rest is in trouble.txt"),
+        (None, "it has no file local/causalcxr.yaml"),
+    ],
+)
+def test_what_a_hospital_sets_wrong_is_told_without_its_paths(
+    changed: dict[str, Any] | None,
+    expected: str,
+    dealt_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The server gets the first line; the hospital sees all of it."""
+    monkeypatch.chdir(tmp_path)
+    context = Context(tmp_path / "kit", "1-site-1")
+    if changed is not None:
+        own_data(context, **({"cache": str(tmp_path / "cache")} | changed))
+    of = executor(dealt_file)
+    of.own_data = True
+    _, beside = ask(of, context, Message("rows", ""))
+    assert expected in beside["error"] and "/" not in beside["error"].replace("local/causalcxr.yaml", "")
+    assert "causalcxr: " in capfd.readouterr().err
+
+
+def test_a_hospital_has_films_of_its_own_place_alone(dealt_file: Path, tmp_path: Path) -> None:
+    context = Context(tmp_path / "kit", "1-site-1")
+    own_data(context, cache=str(tmp_path / "cache"))
+    of = executor(dealt_file, "sizes=[]", "by=race")
+    of.sites = ["white", "asian"]
+    assert "films whose 'race' is not 'white'" in ask(of, context, Message("rows", ""))[1]["error"]
 
 
 def test_of_an_error_that_is_not_ours_the_kind_alone_leaves(
@@ -138,7 +182,7 @@ def test_of_an_error_that_is_not_ours_the_kind_alone_leaves(
 
     monkeypatch.setattr(of._worker, "answer", private)
     answer, beside = ask(of, context, Message("rows", ""))
-    assert beside == {"error": "ValueError; the client's trouble.txt has the rest"} and not answer.state
+    assert beside == {"error": "ValueError; the rest is in trouble.txt of the job there"} and not answer.state
     assert "4711" in (tmp_path / "job" / "trouble.txt").read_text()
 
 
@@ -170,3 +214,53 @@ def test_a_job_that_cannot_be_is_one_line(
 ) -> None:
     assert main(["sites", "export", str(dealt_file), *words, "--out", str(tmp_path)]) == 2
     assert expected in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- startup kits
+
+
+def kit(folder: Path, who: str) -> Path:
+    """As provisioning writes one, as far as it matters here."""
+    components = [{"id": "site_log_streamer"}, {"id": "log_receiver"}, {"id": "else"}]
+    components += [{"id": "job_manager", "args": {"uri_root": "/tmp/jobs"}}]
+    storage = {"args": {"root_dir": "/tmp/snapshots"}}
+    resources = {"components": components, "snapshot_persistor": {"args": {"storage": storage}}, "kept": 1}
+    rights = {"permissions": {"project_admin": "any", "lead": {"byoc": "any", "view": "any"}}}
+    (folder / "local").mkdir(parents=True)
+    (folder / "startup").mkdir()
+    (folder / "startup" / f"fed_{who}.json").write_text("{}")
+    (folder / "local" / "resources.json.default").write_text(json.dumps(resources))
+    (folder / "local" / "authorization.json.default").write_text(json.dumps(rights))
+    return folder
+
+
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_a_kit_lets_our_jobs_run_and_nothing_else(who: str, tmp_path: Path) -> None:
+    """And a second time changes nothing."""
+    folder = kit(tmp_path / "kit", who)
+    written = prepare_kit(folder)
+    resources = json.loads((folder / "local" / "resources.json").read_text())
+    assert resources["class_allow_list"] == ["causalcxr."] and resources["kept"] == 1
+    assert [each["id"] for each in resources["components"]] == ["else", "job_manager"]
+    rights = json.loads((folder / "local" / "authorization.json").read_text())["permissions"]
+    assert all(granted["byoc"] == granted["shell_commands"] == "none" for granted in rights.values())
+    assert rights["lead"]["view"] == rights["project_admin"]["submit_job"] == "any"
+    assert (resources["components"][1]["args"]["uri_root"] == "/tmp/jobs") == (who == "client")
+    assert (folder / "local" / OWN_DATA).exists() == (who == "client")
+    before = [path.read_bytes() for path in written]
+    prepare_kit(folder)
+    assert [path.read_bytes() for path in written] == before
+
+
+def test_what_a_hospital_has_filled_in_is_kept(tmp_path: Path) -> None:
+    folder = kit(tmp_path / "kit", "client")
+    (folder / "local" / OWN_DATA).write_text("mine")
+    prepare_kit(folder)
+    assert (folder / "local" / OWN_DATA).read_text() == "mine"
+
+
+def test_the_command_that_prepares_a_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sites", "prepare", str(kit(tmp_path / "kit", "client"))]) == 0
+    assert "resources.json" in capsys.readouterr().out
+    assert main(["sites", "prepare", str(tmp_path)]) == 2
+    assert "is no startup kit" in capsys.readouterr().err
