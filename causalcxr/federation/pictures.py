@@ -1,8 +1,11 @@
 """The figures of the report of a study across hospitals."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from causalcxr.federation.scores import unit_of
 from causalcxr.federation.study import Study
@@ -29,6 +32,7 @@ def curves(study: Study, part: str) -> Figure:
         losses = np.mean([[sum(point["losses"].values()) for point in curve] for curve in found], axis=0)
         axes.plot(rounds, losses, color=COLOURS[strategy], label=strategy, marker="o", markersize=3, linewidth=1.4)
     axes.set_xlabel("round, or cycle of one travelling model", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("validation loss", fontsize=8)
     _finish(axes)
     return figure
@@ -70,10 +74,21 @@ def by_site(study: Study, name: str) -> Figure:
             alpha=0.8,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(_round_numbers(sizes.values()))
     axes.set_xlabel("training films of the site", fontsize=8)
     axes.set_ylabel(_named(study, name), fontsize=8)
     _finish(axes)
     return figure
+
+
+def _round_numbers(sizes: Iterable[int]) -> list[int]:
+    """1, 2, 5, 10, 20, ... as far as the sites' sizes go."""
+    known = sorted(sizes)
+    low, high = known[0], known[-1]
+    steps = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]
+    return [step for step in steps if low <= step <= high] or [low]
 
 
 def _named(study: Study, name: str) -> str:
