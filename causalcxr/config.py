@@ -23,6 +23,7 @@ __all__ = [
     "Config",
     "LogConfig",
     "ModelConfig",
+    "check_stage_names",
     "load_config",
     "override_config",
     "read_config",
@@ -195,7 +196,7 @@ def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
 
 def _finish(config: DictConfig) -> Config:
     finished = _resolved(config)
-    _check_stages(finished.train.stages)
+    check_stage_names(finished.train.stages)
     return finished
 
 
@@ -209,7 +210,8 @@ def _resolved(config: DictConfig) -> Any:
     return finished
 
 
-def _check_stages(stages: Sequence[str]) -> None:
+def check_stage_names(stages: Sequence[str]) -> None:
+    """Raises ConfigError: a stage that there is not, with the nearest that there is."""
     for stage in stages:
         if stage not in STAGES:
             raise ConfigError(f"'train.stages' has '{stage}'; {nearest(stage, STAGES)}")

@@ -1,10 +1,10 @@
 """The configuration of a study across hospitals: who they are, how they learn together, and what."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from causalcxr.config import ModelConfig
+from causalcxr.config import ModelConfig, check_stage_names
 from causalcxr.data.config import DataConfig
 from causalcxr.graph import Graph
 from causalcxr.support.bounds import bounded, bounded_list, check_bounds, choice
@@ -95,6 +95,7 @@ def shipped_studies() -> dict[str, Path]:
 def check_sites_config(config: SitesConfig, graph: Graph) -> None:
     """Refuse what can't be. Raises ConfigError, one line that names the key, what came and what was expected."""
     check_bounds(config)
+    check_stage_names(config.train.stages)
     for name in config.strategies:
         if name not in MADE_BY:
             raise ConfigError(f"strategies has '{name}'; {nearest(name, MADE_BY)}")
@@ -112,12 +113,26 @@ def check_sites_config(config: SitesConfig, graph: Graph) -> None:
             raise ConfigError(
                 f"by is '{config.by}', which is no attribute; {nearest(config.by, graph.attributes)}"
             )
+        if graph.parents(config.by):
+            causes = ", ".join(variable.name for variable in graph.parents(config.by))
+            raise ConfigError(f"by is '{config.by}', which {causes} cause; no site alone can learn how")
         if not graph[config.by].is_discrete:
             raise ConfigError(f"by is '{config.by}', which is a number; expected an attribute with labels")
     if sum((bool(config.by), config.each > 0, bool(config.sizes))) > 1:
         raise ConfigError("by, each and sizes are three ways to make sites; expected one of them")
+    if config.data.sites and (config.each or config.sizes):
+        raise ConfigError("data.sites makes the sites itself; expected neither each nor sizes beside it")
+    by = config.by or ("site" if config.data.sites else "")
+    if by and by in config.predict:
+        raise ConfigError(f"predict has '{by}', which is the site: no site can learn what tells sites apart")
     if any(size < 1 for size in config.sizes):
         raise ConfigError(f"sizes is {config.sizes}; expected at least one film a site")
+    if config.predict and "image" in config.train.stages:
+        raise ConfigError(f"predict is {config.predict}; expected none, for counterfactuals are scored by all")
+    for stage in (each.name for each in fields(RoundsConfig)):
+        accumulate = getattr(config.train, stage).accumulate
+        if accumulate > 1:
+            raise ConfigError(f"train.{stage}.accumulate is {accumulate}; expected 1, and a larger batch_size")
     if config.engine == "nvflare":
         check_nvflare()
     if config.train.precision == "16-mixed":

@@ -12,7 +12,7 @@ from causalcxr.building import ROLES
 from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.learner import Visiting, visit_shape
 from causalcxr.federation.messages import Message, size_of
-from causalcxr.federation.models import parts_of
+from causalcxr.federation.models import parts_of, settings_of
 from causalcxr.federation.strategies import STRATEGIES, Plan, State, Trained, Visit, average, averages
 from causalcxr.federation.worker import Worker
 from causalcxr.runs import Run
@@ -96,7 +96,7 @@ class Coordinator:
         What is found are buffers of the model, and travel as weights do. Templates, which are regressions, are
         averaged over the sites with films enough; what has no mean is solved for at the site with most films.
         """
-        facts: dict[str, Any] = {"rounds": getattr(self.config.rounds, _settings_of(part))}
+        facts: dict[str, Any] = {"rounds": getattr(self.config.rounds, settings_of(part))}
         if part in ("image", "outputs"):
             largest = max(range(len(self.rows)), key=lambda site: self.rows[site])
             enough = [site for site in range(len(self.rows)) if self.rows[site] >= ENOUGH] or [largest]
@@ -106,6 +106,7 @@ class Coordinator:
         if part == "finetune":
             answers = [a.facts for a in self._ask_all(Message("bound", part))]
             facts["bound"] = _mean([(a["loss"], a["rows"]) for a in answers])
+            facts["bounds"] = [a["loss"] for a in answers]  # every site's own, to which its films are held
         return facts, {}
 
     def _templates(self, sites: Sequence[int]) -> State:
@@ -127,7 +128,7 @@ class Coordinator:
 
         with progress_bar(f"{self.worker.run.folder.name} {part}", rounds, history.rounds) as advance:
             for round_ in range(history.rounds, rounds):
-                visit = self._visit(part, history, shapes, averages(strategy, plan, round_))
+                visit = self._visit(part, history, shapes, averages(strategy, plan, round_), facts.get("bounds"))
                 state = STRATEGIES[strategy](visit, state, plan, round_)
                 history.rounds, shown = round_ + 1, ""
                 if (round_ + 1) % every == 0 or round_ + 1 == rounds:
@@ -150,7 +151,14 @@ class Coordinator:
         steps = sum(steps for steps, _ in shapes)
         return [(steps, max(1, round(sum(steps * rows for steps, rows in shapes) / steps)))]
 
-    def _visit(self, part: str, history: History, shapes: Sequence[tuple[int, int]], averaged: bool) -> Visit:
+    def _visit(
+        self,
+        part: str,
+        history: History,
+        shapes: Sequence[tuple[int, int]],
+        averaged: bool,
+        bounds: Sequence[float] | None,
+    ) -> Visit:
         total = sum(steps for steps, _ in shapes)
         mu = self.config.mu if self.strategy == "fedprox" else 0.0
 
@@ -158,7 +166,8 @@ class Coordinator:
             questions = []
             for site in sites:
                 steps, batch = shapes[site]
-                facts = asdict(Visiting(round_, steps, batch, mu, averaged, steps / total))
+                bound = None if bounds is None else bounds[site]
+                facts = asdict(Visiting(round_, steps, batch, mu, averaged, steps / total, bound))
                 questions.append((site, Message("visit", part, facts, state)))
             for site, answer in zip(sites, self.engine.ask(questions), strict=True):
                 history.visits[site] += 1
@@ -194,10 +203,6 @@ def histories_of(run: Run) -> dict[str, History]:
     """What happened in every part of a run."""
     metadata = {part: load_metadata(run.state / f"{part}.safetensors") for part in parts_of(run.config)}
     return {part: History(**about["history"]) for part, about in metadata.items()}
-
-
-def _settings_of(part: str) -> str:
-    return "predictors" if part in ROLES else part
 
 
 def _mean(pairs: Sequence[tuple[float, int]]) -> float:

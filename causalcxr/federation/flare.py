@@ -299,6 +299,11 @@ def simulate(
     names = [site.name for site in sites]
     config = replace(config, data=replace(config.data, cache=str(expand(config.data.cache))))
     recipe = make_recipe(config, graph, client_names(names), names, folder, strategy, seed)
+    try:  # a simulator outlives a parent that was killed, and holds this lock
+        with FileLock(folder / ".lock", timeout=0):
+            pass
+    except Timeout:
+        raise RunError(f"another job works on the run '{folder}'; wait until it has ended") from None
     trouble = folder / "error.txt"
     trouble.unlink(missing_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix="causalcxr-"))  # nvflare takes no spaces in its path
@@ -308,7 +313,9 @@ def simulate(
         (local / "resources.json").write_text(json.dumps({"format_version": 2, "class_allow_list": [ALLOWED]}))
         recipe.run(SimEnv(clients=client_names(names), workspace_root=str(workspace), log_config="ERROR"))
     except RuntimeError as error:
-        raise TrainingError(trouble.read_text().strip() if trouble.exists() else f"nvflare: {error}") from None
+        raise TrainingError(
+            trouble.read_text().strip() if trouble.exists() else f"nvflare: {str(error).partition('. Logs')[0]}"
+        ) from None
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
     if trouble.exists() or not (folder / "model.safetensors").exists():

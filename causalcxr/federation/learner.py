@@ -25,7 +25,8 @@ __all__ = ["Learner", "Visiting", "visit_shape"]
 class Visiting:
     """What a site is asked to do: steps of so many rows in this round; `mu` of FedProx.
 
-    `averaged`: whether its state will be averaged with others. `share`: of all steps of the round.
+    `averaged`: whether its state will be averaged with others. `share`: of all steps of the round. `bound`: of
+    fine-tuning, the image stage's loss on this site's films.
     """
 
     round_: int
@@ -34,6 +35,7 @@ class Visiting:
     mu: float = 0.0
     averaged: bool = False
     share: float = 1.0
+    bound: float | None = None
 
 
 class Learner:
@@ -47,11 +49,16 @@ class Learner:
         fabric: Fabric,
         rounds: int,
         moments: str,
+        shown: str = "sites",
     ):
-        """`moments`: whether those of the optimiser `travel` with the weights, or are `reset` at every visit."""
+        """`moments`: whether those of the optimiser `travel` with the weights, or are `reset` at every visit.
+
+        `shown`: the part's name in messages.
+        """
         self.objective, self.config, self.moments = objective, config, moments
         self.stage = replace(stage, steps=rounds, warmup_steps=0)
-        self.steps = Steps("sites", objective, self.stage, config, fabric)
+        key = next((f"train.{name}" for name, value in vars(config).items() if value is stage), "train")
+        self.steps = Steps("sites", objective, self.stage, config, fabric, shown=shown, settings_key=key)
         # Looked up once: for small networks the lookup would cost as much as a step.
         self.tensors = {name: value.detach() for name, value in objective.state_dict(keep_vars=True).items()}
 

@@ -1,7 +1,7 @@
 """The modules of one run that learn across sites: which they are, what is trained of them, how they are kept."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from causalcxr.building import ROLES, build_predictor
 from causalcxr.config import Config
-from causalcxr.federation.config import SitesConfig
+from causalcxr.federation.config import RoundsConfig, SitesConfig
 from causalcxr.graph import Graph, Variable
 from causalcxr.mechanisms.categorical import CategoricalMechanism
 from causalcxr.predictors.outputs import OutputModel
@@ -30,7 +30,10 @@ from causalcxr.training.objectives import (
     PredictorObjective,
 )
 
-__all__ = ["Models", "key_of", "make_run", "parts_of"]
+__all__ = ["Models", "key_of", "make_run", "parts_of", "settings_of"]
+
+
+_FREE = ("device", "log_every", "threads")  # the weights do not depend on them
 
 
 def make_run(config: SitesConfig, graph: Graph, folder: Path, seed: int) -> Run:
@@ -49,9 +52,13 @@ def make_run(config: SitesConfig, graph: Graph, folder: Path, seed: int) -> Run:
 
 def key_of(config: SitesConfig, run: Run, name: str, data: Any) -> str:
     """Of all that a model's weights depend on. `data`: what is known of the films."""
-    ways = [config.by, config.each, config.sizes, config.skip, config.predict, asdict(config.rounds)]
-    ways += [config.epochs, config.steps, config.moments, config.mu, config.enough, config.weighted]
-    settings = [asdict(run.config.model), asdict(run.config.train), asdict(run.config.finetune)]
+    used = {settings_of(part) for part in parts_of(run.config)}
+    ways = [config.by, config.each, config.sizes, config.skip, config.predict, config.epochs, config.steps]
+    ways += [config.moments, config.weighted, {stage: getattr(config.rounds, stage) for stage in sorted(used)}]
+    ways += [config.mu if name.startswith("fedprox") else 0, config.enough if name.startswith("fedtm") else 0]
+    unused = {f.name for f in fields(RoundsConfig)} - used
+    train = {key: value for key, value in asdict(run.config.train).items() if key not in {*_FREE, *unused}}
+    settings = [asdict(run.config.model), train, asdict(run.config.finetune)]
     return digest([name, data, run.graph.to_dict(), ways, settings])
 
 
@@ -64,6 +71,11 @@ def parts_of(config: Config) -> list[str]:
     with_outputs = config.finetune.targets == "counterfactual"
     inner = {"predictors": roles, "finetune": ("outputs", "finetune") if with_outputs else ("finetune",)}
     return [part for stage in config.train.stages for part in inner.get(stage, (stage,))]
+
+
+def settings_of(part: str) -> str:
+    """Where the configuration has a part's settings and rounds."""
+    return "predictors" if part in ROLES else part
 
 
 class Models:
@@ -90,15 +102,7 @@ class Models:
 
     def settings(self, part: str) -> StageConfig:
         """How a part is optimised."""
-        train = self.run.config.train
-        return {
-            "attributes": train.attributes,
-            "predictor": train.predictors,
-            "evaluator": train.predictors,
-            "image": train.image,
-            "outputs": train.outputs,
-            "finetune": train.finetune,
-        }[part]
+        return getattr(self.run.config.train, settings_of(part))
 
     def objective(self, part: str, facts: Mapping[str, Any]) -> Objective:
         """What a part minimises. `facts`: the ranges of outputs, or the bound of fine-tuning."""

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from causalcxr.federation.scores import unit_of
 from causalcxr.federation.study import Study
 
-__all__ = ["by_site", "curves", "strategies"]
+__all__ = ["COLOURS", "by_site", "curves", "strategies"]
 
 COLOURS = {
     "central": "#1d2733",

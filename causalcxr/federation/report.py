@@ -1,5 +1,6 @@
 """Writes a study across hospitals down: report.html, study.json, and scores.csv for other tools."""
 
+import re
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from causalcxr.support.html import interval_text, page_template
 
 __all__ = ["as_json", "conclusions", "write_report"]
 
+NO_WORD = r"\W+"  # what no name of a file has
+
 
 def write_report(study: Study) -> Path:
     """Write everything into the study's folder; returns the report's path."""
@@ -30,7 +33,7 @@ def write_report(study: Study) -> Path:
         drawn |= {
             f"sites, {name}": by_site(study, name) for name in study.opened.predicted if _has_sites(study, name)
         }
-    paths = {name: folder / "figures" / f"{name.replace(' ', '_')}.png" for name in drawn}
+    paths = {name: folder / "figures" / f"{re.sub(NO_WORD, '_', name)}.png" for name in drawn}
     for name, path in paths.items():
         save_png(drawn[name], path)
     write_json(folder / "study.json", as_json(study))

@@ -10,7 +10,13 @@ from torch import Tensor
 from causalcxr.data.cohort import Split
 from causalcxr.graph import Variable
 from causalcxr.metrics.auroc import make_task, task_auroc
-from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval, widened_by_seeds
+from causalcxr.metrics.intervals import (
+    Interval,
+    absolute_interval,
+    bootstrap,
+    percentile_interval,
+    widened_by_seeds,
+)
 from causalcxr.predictors.calibration import predict_split
 from causalcxr.predictors.predictor import Prediction, Predictor
 
@@ -19,8 +25,8 @@ __all__ = ["DEFINITIONS", "Measured", "measure", "score", "unit_of"]
 DEFINITIONS = {
     "AUROC": "Of a label against the others on test films, mean over labels where there are three or more.",
     "error": "Mean absolute error on test films, in the attribute's unit.",
-    "disparity": "The largest value over groups less the smallest. Groups of fewer than 20 test films, or of one "
-    "label alone, are left out.",
+    "disparity": "The largest value over groups less the smallest, with a basic interval over patients, for noise "
+    "only ever adds to it. Groups of fewer than 20 test films, or of one label alone, are left out.",
 }
 FEW = 20  # test films of a group
 
@@ -55,7 +61,7 @@ def measure(
     """
     answers, patients = rows.attributes[variable.name], rows.patients
     values = [_statistic(variable, run[variable.name], answers) for run in runs]
-    overall = _interval(values, patients)
+    overall = _interval(values, patients, 1.0 if variable.is_discrete else np.inf)
     by_group: dict[str, dict[str, float]] = {}
     disparity: dict[str, Interval] = {}
     for name, labels in groups.items():
@@ -90,10 +96,10 @@ def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean(values, axis=0)
 
 
-def _interval(values: Sequence[Statistic], patients: np.ndarray) -> Interval:
+def _interval(values: Sequence[Statistic], patients: np.ndarray, most: float) -> Interval:
     value, drawn = bootstrap(lambda weights: _mean([each(weights) for each in values])[:, None], patients)
     interval = percentile_interval(value[0], drawn[:, 0], len(patients))
-    return widened_by_seeds(interval, [float(each(np.ones((1, len(patients))))[0]) for each in values], 0.0)
+    return widened_by_seeds(interval, [float(each(np.ones((1, len(patients))))[0]) for each in values], 0.0, most)
 
 
 def _disparity(values: Sequence[Statistic], masks: Sequence[np.ndarray], patients: np.ndarray) -> Interval:
@@ -102,4 +108,4 @@ def _disparity(values: Sequence[Statistic], masks: Sequence[np.ndarray], patient
         return (groups.max(axis=0) - groups.min(axis=0))[:, None]
 
     value, drawn = bootstrap(spread, patients)
-    return percentile_interval(value[0], drawn[:, 0], len(patients))
+    return absolute_interval(float(value[0]), drawn[:, 0], len(patients))

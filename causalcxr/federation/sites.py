@@ -42,7 +42,7 @@ def open_sites_graph(config: SitesConfig) -> Graph:
 
 def site_attribute(config: SitesConfig) -> str:
     """The attribute whose labels are the sites; empty where films are dealt out."""
-    return config.by or ("site" if config.data.sites and not (config.each or config.sizes) else "")
+    return config.by or ("site" if config.data.sites else "")
 
 
 def make_sites(config: SitesConfig, cohort: Cohort) -> list[Site]:
@@ -61,7 +61,12 @@ def make_sites(config: SitesConfig, cohort: Cohort) -> list[Site]:
         log.info("%d sites have no training film and take no part: %s", len(empty), ", ".join(empty[:5]))
     left = [site for site in sites if len(site.train) and site.name not in config.skip]
     if not left:
-        raise ConfigError("no site is left")
+        raise ConfigError(f"skip={config.skip} leaves no site")
+    largest = max(len(site.train) for site in left)
+    if "fedtm" in config.strategies and largest < config.enough:
+        raise ConfigError(
+            f"fedtm averages sites of enough={config.enough} films or more; the largest has {largest}"
+        )
     return left
 
 

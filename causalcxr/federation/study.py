@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from causalcxr.federation.strategies import STRATEGIES
 from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.runs import Run, versions
-from causalcxr.support.errors import RunError
+from causalcxr.support.errors import ConfigError, RunError
 from causalcxr.support.files import load_tensors, save_tensors, write_atomically
 from causalcxr.support.workers import processes_for, run_jobs
 from causalcxr.training.pipeline import flushed_denormals, launch
@@ -135,11 +135,19 @@ def run_study(config: SitesConfig) -> Study:
     graph = open_sites_graph(config)
     check_sites_config(config, graph)
     folder = Path(config.run)
+    run = make_run(config, graph, folder / "central", config.seeds[0])
+    check_stages(run)
+    Worker(run, config, launch(config.train))  # what it refuses shows now, and not in a process of its own
     cohort = open_cohort(config.data, graph)
     sites = make_sites(config, cohort)
+    if not len(everybody(sites).test):
+        raise ConfigError("no site has a test film; raise data.test, or leave other sites out")
     log.info("%d sites with %d to %d training films", len(sites), *_extremes(sites))
     _refuse_other_content(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"run '{folder}' can't be made a folder ({error.strerror}); choose another") from None
     try:
         with FileLock(folder / ".lock", timeout=0):
             return _run_study(config, graph, folder, sites)
@@ -149,13 +157,10 @@ def run_study(config: SitesConfig) -> Study:
 
 def _run_study(config: SitesConfig, graph: Graph, folder: Path, sites: list[Site]) -> Study:
     declared = yaml.safe_dump(graph.to_dict(), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "study.yaml", to_yaml(config))  # first: by it the folder is known to be a study's
     write_atomically(folder / "graph.yaml", declared)
-    write_atomically(folder / "study.yaml", to_yaml(config))
     _open.cache_clear()
     opened = _open(folder)
-    run = opened.run_of(Job("central", config.seeds[0]))
-    check_stages(run)
-    Worker(run, config, launch(config.train))  # what it refuses shows now, and not in a process of its own
     jobs = all_jobs(config, sites)
     left = [job for job in jobs if not _is_done(opened, job)]
     processes = 1 if config.engine == "nvflare" else processes_for(config.processes, config.train.device)
@@ -199,6 +204,7 @@ def _train(folder: Path, job: Job) -> None:
     run, key = opened.run_of(job), _key(opened, job)
     begun = run.folder / "key"
     if run.folder.exists() and (not begun.exists() or begun.read_text() != key):
+        log.warning("'%s' was made with other settings or films; it is trained again", run.folder)
         shutil.rmtree(run.folder)
     write_atomically(begun, key)
     with flushed_denormals():
@@ -224,7 +230,7 @@ def _train_model(opened: Opened, job: Job, run: Run, key: str) -> None:
 def _train_here(opened: Opened, job: Job, run: Run) -> None:
     """By the local engine."""
     worker = Worker(run, opened.config, launch(run.config.train))
-    sites = opened.sites if job.site is None else [opened.sites[job.site]]
+    sites = opened.sites if job.site is None else [replace(opened.sites[job.site], test=opened.test)]
     engine = LocalEngine(worker, [everybody(sites)] if job.strategy == "central" else sites)
     sizes, counts = ([len(site.train) for site in of] for of in (sites, opened.sites))
     shares = site_shares(opened.config, opened.graph, [site.name for site in opened.sites], counts)

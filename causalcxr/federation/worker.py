@@ -4,6 +4,10 @@ The modules belong to the process, the rows to a site; in one process several si
 every visit begins by taking the state that was sent.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -28,9 +32,11 @@ from causalcxr.support.errors import CausalCXRError, TrainingError
 from causalcxr.training.finetune import FinetuneObjective
 from causalcxr.training.objectives import (
     ImageObjective,
+    Objective,
     OutputsObjective,
 )
 from causalcxr.training.stages import measure_bound, observed_images, outputs_of
+from causalcxr.values import Batch
 
 __all__ = ["Worker"]
 
@@ -74,7 +80,7 @@ class Worker:
         """Make the objective of a part; the same at every site before the first visit."""
         objective, stage = self.models.objective(message.part, message.facts), self.models.settings(message.part)
         config, rounds = self.run.config.train, message.facts["rounds"]
-        self.learner = Learner(objective, stage, config, self.fabric, rounds, self.config.moments)
+        self.learner = Learner(objective, stage, config, self.fabric, rounds, self.config.moments, message.part)
 
     def _keep(self, message: Message) -> None:
         """Take the final state of a part. What stands in later parts stands on it."""
@@ -146,12 +152,13 @@ class Worker:
         if all(name in left_out for name in objective.names):
             return Message("visit", message.part, {"rows": 0}, message.state)
         if isinstance(objective, FinetuneObjective):
-            objective.marginals = site.train.attributes
+            objective.marginals = self._on_device(site.train.attributes)
         if isinstance(objective, ImageObjective):
             warmup = self.run.config.train.image.kl_warmup_steps
-            objective.kl_warmup_steps = round(warmup * visiting.share)
+            objective.kl_warmup_steps = math.ceil(warmup * visiting.share)
         rows = self._rows(message.part, site, site.train)
-        state = self._present.visit(site.name, rows, message.state, visiting, left_out)
+        with _held_to(objective, visiting.bound):
+            state = self._present.visit(site.name, rows, message.state, visiting, left_out)
         if not _all_finite(state):
             raise TrainingError(
                 f"weights are not finite after round {visiting.round_ + 1} of {message.part}; check its films, "
@@ -167,12 +174,18 @@ class Worker:
         n, losses = len(split), {}
         if n:
             losses = self._mean_losses(self._rows(message.part, site, split), self._left_out(message.part, None))
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                key = self._present.steps.key
+                raise TrainingError(
+                    f"the loss of '{name}' on its {split.name} films is not finite; lower {key}.learning_rate"
+                )
         return Message("losses", message.part, {"rows": n, "losses": losses})
 
     def _mean_losses(self, rows: Rows, left_out: set[str]) -> dict[str, float]:
         objective, size = self._present.objective.eval(), 4 * self._present.stage.batch_size
         if isinstance(objective, FinetuneObjective) and isinstance(rows, Split):
-            objective.marginals = rows.attributes
+            objective.marginals = self._on_device(rows.attributes)
         sums: dict[str, float] = {name: 0.0 for name in objective.names if name not in left_out}
         for i, start in enumerate(range(0, len(rows), size)):
             batch = self.fabric.to_device(rows.batch(np.arange(start, min(start + size, len(rows)))))
@@ -191,6 +204,9 @@ class Worker:
         found = {"temperature": predictor.temperature, "spread": predictor.spread}
         state = {f"predictor.{name}": value.detach().clone() for name, value in found.items()}
         return Message("calibrate", message.part, {"rows": len(site.val)}, state)
+
+    def _on_device(self, values: Batch) -> Batch:
+        return {name: value.to(self.fabric.device) for name, value in values.items()}
 
     def _left_out(self, part: str, averaged_at: Split | None) -> set[str]:
         """Variables whose loss does not count.
@@ -212,6 +228,18 @@ class Worker:
         if part == "outputs":
             return set()
         return names
+
+
+@contextmanager
+def _held_to(objective: Objective, bound: float | None) -> Iterator[None]:
+    """Fine-tuning holds a site's films to what their own loss was before, not to the mean over sites."""
+    if bound is None or not isinstance(objective, FinetuneObjective):
+        yield
+        return
+    constraint = objective.constraint
+    mean, constraint.limit = constraint.limit, bound + objective.config.tolerance
+    yield
+    constraint.limit = mean
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

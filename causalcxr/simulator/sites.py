@@ -34,8 +34,6 @@ Sites = Mapping[str, Mapping[str, float]]
 
 def check_sites(sites: Sites) -> None:
     """Raises ConfigError: one site alone, a law that no site has, a number out of its limits."""
-    if len(sites) == 1:
-        raise ConfigError("sites: expected at least two, or none")
     for name, laws in sites.items():
         for law, value in laws.items():
             key = f"sites.{name}.{law}"
@@ -48,6 +46,8 @@ def check_sites(sites: Sites) -> None:
             raise ConfigError(f"sites.{name}.size: expected a whole number, got {laws['size']!r}")
         if _law(laws, "asian") + _law(laws, "black") > 1:
             raise ConfigError(f"sites.{name}: asian + black is more than 1")
+    if len(sites) == 1:
+        raise ConfigError(f"sites: expected at least two, or none, got {', '.join(sites)} alone")
 
 
 def places(sites: Sites) -> int:

@@ -9,7 +9,7 @@ from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.augment import augment
 from causalcxr.predictors.outputs import OutputBatch, OutputModel
 from causalcxr.predictors.predictor import NetworkPredictor
-from causalcxr.randomness import Draws
+from causalcxr.randomness import Draws, seeded
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.values import Batch
 
@@ -95,6 +95,8 @@ class PredictorObjective(Objective):
         image = image_to_float(batch[self.image])
         if self.training:
             image = augment(image, self.predictor.config.augment, draws)
+            with seeded(int(draws.integers(2**31 - 1, 1))):  # dropout follows from the step
+                return self.predictor.losses(self.predictor.features(image), batch)
         return self.predictor.losses(self.predictor.features(image), batch)
 
 

@@ -37,6 +37,8 @@ class Steps:
     config: TrainConfig
     fabric: Fabric
     bad_steps: int = 0
+    shown: str = ""  # the name in messages, and where its settings are, if not as `name` says
+    settings_key: str = ""
 
     def __post_init__(self) -> None:
         # A fused step would unscale half-precision gradients by itself, and then they could not be clipped before.
@@ -135,7 +137,7 @@ class Steps:
         self.bad_steps += 1
         gradients = (n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all())
         what = f"loss of '{variables[0]}'" if variables else f"gradient of '{next(gradients, '?')}'"
-        where = f"stage '{self.name}', step {step}"
+        where = f"stage '{self.shown or self.name}', step {step}"
         log.warning("%s: the %s is not finite; this step is skipped", where, what)
         if self.bad_steps > self.config.max_bad_steps:
             raise TrainingError(
@@ -147,6 +149,8 @@ class Steps:
     @property
     def key(self) -> str:
         """Where the configuration has this stage's settings; several stages may share them."""
+        if self.settings_key:
+            return self.settings_key
         shared = [f"train.{name}" for name, value in vars(self.config).items() if value is self.stage]
         return shared[0] if shared else f"train.{self.name}"
 
