@@ -4,7 +4,8 @@
 
 One travelling model visits 8 sites of 256 films of 64 x 64, an epoch each, for 4 cycles: 256 steps of 32 films of
 the default predictor. Plain training takes as many steps on all films. Both are timed in turn, five times, in this
-process; the ratio is that of the medians. The simulator is timed from its start to its end, once.
+process; the ratio is that of the medians. The simulator is timed from its start to its end, once, and its weights
+are compared with the local engine's.
 """
 
 import json
@@ -27,6 +28,7 @@ from causalcxr.federation.models import make_run
 from causalcxr.federation.sites import make_sites, open_sites_graph
 from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph
+from causalcxr.support.files import load_tensors
 from causalcxr.training.loop import Fit
 from causalcxr.training.objectives import PredictorObjective
 from causalcxr.training.pipeline import launch
@@ -48,7 +50,10 @@ def main() -> None:
         begun = time.perf_counter()
         simulate(config, graph, make_sites(config, cohort), Path(folder) / "nvflare", "travelling", 0)
         simulated = time.perf_counter() - begun
+        apart = largest_difference(Path(folder) / "nvflare", Path(folder) / "local0")
     found = {
+        "engines_agree": apart < 1e-6,
+        "largest_difference_of_a_weight": apart,
         "overhead_local": median(local_seconds) / median(plain_seconds),
         "overhead_nvflare": simulated / median(local_seconds),
         "seconds": {"local": local_seconds, "plain": plain_seconds, "nvflare": simulated},
@@ -86,6 +91,12 @@ def plain(config: SitesConfig, graph: Graph, cohort: Cohort, folder: Path) -> fl
     begun = time.perf_counter()
     Fit("predictor", objective, train, val, stage, config.train, fabric, folder, lambda line: None).run()
     return time.perf_counter() - begun
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Between the weights of two runs' predictors."""
+    first, second = (load_tensors(folder / "predictor.safetensors")[0] for folder in (one, other))
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
 if __name__ == "__main__":

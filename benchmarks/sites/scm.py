@@ -1,6 +1,6 @@
 """Exact errors of a causal model learned over 8 hospitals, against the same model with all films in one place.
 
-    python benchmarks/sites/scm.py                 train what is left (about an hour), measure, write scm.json
+    python benchmarks/sites/scm.py                 train what is left (about an hour), measure, write results.json
 
 The error is `||made - exact|| / ||exact - factual||` of direct effects, mean over test subjects: over all, and by
 the patients' sex, recorded race and site. `without_site` is the same model of a graph without the site, trained as
@@ -46,7 +46,9 @@ def main() -> None:
     found["without_site"] = measure(causalcxr.load(train_without_site(config)), study.opened)
     ratios = {strategy: compare(found["central"], found[strategy]) for strategy in config.strategies[1:]}
     result = {"seeds": config.seeds, "exact_error": found, "ratio_to_central": ratios}
-    (HERE / "scm.json").write_text(json.dumps(result, indent=2) + "\n")
+    path = HERE / "results.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | {"scm": result}, indent=2) + "\n")
     for strategy, values in found.items():
         print(strategy, {name: round(values[name]["all"]["error"], 3) for name in ATTRIBUTES}, values["exposure"])
     print({strategy: max(ratio.values()) for strategy, ratio in ratios.items()})
