@@ -176,10 +176,7 @@ def _read_yaml(source: Any) -> DictConfig:
 
 def _merge(config: DictConfig, override: Any, where: str) -> DictConfig:
     try:
-        # Plain values first, then once into the types: OmegaConf 2.3 cannot replace a value in a typed
-        # dictionary of dictionaries.
-        plain = OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(config)), override)
-        merged = OmegaConf.merge(OmegaConf.structured(OmegaConf.get_type(config)), plain)
+        merged = OmegaConf.merge(config, override)
     except ConfigKeyError as error:
         key = error.full_key or str(error.key)
         known = list(_leaves(config)) + list(_branches(config))

@@ -61,7 +61,7 @@ def test_help_lists_every_setting_with_its_default():
     def leaves(node, prefix=""):
         for key in node:
             value = node._get_node(key)
-            if OmegaConf.is_dict(value) and key not in ("columns", "labels", "other", "knobs", "planted"):
+            if OmegaConf.is_dict(value) and key not in ("columns", "labels", "other", "knobs", "planted", "sites"):
                 yield from leaves(value, f"{prefix}{key}.")
             else:
                 yield f"{prefix}{key}", OmegaConf.select(node, key)

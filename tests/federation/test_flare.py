@@ -1,6 +1,7 @@
 """The nvflare engine: the same weights as the local one, one parameter on the wire, one line when a site fails."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,13 @@ from causalcxr.federation.flare import PARAMETER, TASK, SiteExecutor, client_nam
 from causalcxr.federation.kits import OWN_DATA, prepare_kit
 
 FEW = ("predict=[age]", "sizes=[30,6]", "seeds=[0]", "rounds.predictors=2", "patience=120")
+
+
+@pytest.fixture(autouse=True)
+def _arithmetic() -> Iterator[None]:
+    """An executor flushes denormal numbers in its process, which is another one in earnest."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 def study(path: Path, folder: Path, *settings: str) -> Study:
