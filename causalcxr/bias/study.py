@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from causalcxr.bias.config import StudyConfig, check_study
 from causalcxr.bias.encoding import FOLDS, encoding
@@ -27,8 +26,9 @@ from causalcxr.data.preparation import open_cohort
 from causalcxr.graph import Graph, Variable, load_graph
 from causalcxr.metrics.intervals import Interval
 from causalcxr.support.digest import digest
-from causalcxr.support.errors import ConfigError, RunError, nearest
+from causalcxr.support.errors import ConfigError, nearest
 from causalcxr.support.files import load_metadata, load_tensors, write_atomically, write_json
+from causalcxr.support.study_folder import study_folder
 from causalcxr.support.workers import processes_for, run_jobs
 
 __all__ = ["Cell", "Opened", "Study", "run_study"]
@@ -135,13 +135,8 @@ def run_study(config: StudyConfig) -> Study:
         raise ConfigError("the data have a planted bias already; a study plants its own beside a twin without")
     build_network(config, graph[config.finding], _channels(cohort), 0)  # a wrong one shows now, and not later
     _check_cells(open_films(cohort, folder, config.finding, {}), config)
-    _refuse_other_content(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _run_study(config, cohort, folder)
-    except Timeout:
-        raise RunError(f"another process works on the study '{folder}'; wait, or choose another run=") from None
+    with study_folder(folder):
+        return _run_study(config, cohort, folder)
 
 
 def _run_study(config: StudyConfig, cohort: Cohort, folder: Path) -> Study:
@@ -210,13 +205,6 @@ def _check_cells(films: Films, config: StudyConfig) -> None:
 def _channels(cohort: Cohort) -> int:
     assert cohort.images is not None
     return cohort.images.shape[1]
-
-
-def _refuse_other_content(folder: Path) -> None:
-    """Only a study's folder may have anything in it."""
-    there = [inner for inner in folder.iterdir() if not inner.name.startswith(".")] if folder.is_dir() else []
-    if there and not (folder / "study.yaml").exists():
-        raise RunError(f"run '{folder}' holds something else; choose another folder or delete it")
 
 
 def _films_folder(folder: Path, cohort: Cohort) -> Path:

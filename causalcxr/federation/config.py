@@ -21,6 +21,7 @@ __all__ = [
     "check_nvflare",
     "check_sites_config",
     "shipped_studies",
+    "site_attribute",
 ]
 
 MADE_BY = ("central", "local", "fedavg", "fedprox", "travelling", "fedtm")
@@ -92,6 +93,11 @@ def shipped_studies() -> dict[str, Path]:
     return {path.stem: path for path in (Path(__file__).parents[1] / "presets" / "sites").glob("*.yaml")}
 
 
+def site_attribute(config: SitesConfig) -> str:
+    """The attribute whose labels are the sites; empty where films are dealt out."""
+    return config.by or ("site" if config.data.sites else "")
+
+
 def check_sites_config(config: SitesConfig, graph: Graph) -> None:
     """Refuse what can't be. Raises ConfigError, one line that names the key, what came and what was expected."""
     check_bounds(config)
@@ -122,7 +128,7 @@ def check_sites_config(config: SitesConfig, graph: Graph) -> None:
         raise ConfigError("by, each and sizes are three ways to make sites; expected one of them")
     if config.data.sites and (config.each or config.sizes):
         raise ConfigError("data.sites makes the sites itself; expected neither each nor sizes beside it")
-    by = config.by or ("site" if config.data.sites else "")
+    by = site_attribute(config)
     if by and by in config.predict:
         raise ConfigError(f"predict has '{by}', which is the site: no site can learn what tells sites apart")
     if any(size < 1 for size in config.sizes):

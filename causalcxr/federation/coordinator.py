@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from causalcxr.building import ROLES
 from causalcxr.federation.config import SitesConfig
 from causalcxr.federation.learner import Visiting, visit_shape
-from causalcxr.federation.messages import Message, size_of
+from causalcxr.federation.messages import Message, size_of, weights_of
 from causalcxr.federation.models import parts_of, settings_of
 from causalcxr.federation.strategies import STRATEGIES, Plan, State, Trained, Visit, average, averages
 from causalcxr.federation.worker import Worker
@@ -118,9 +118,8 @@ class Coordinator:
     ) -> State:
         rounds, every, seed = facts["rounds"], self.config.validate_every, self.worker.run.config.train.seed
         plan = Plan(self.rows, seed, rounds, self.config.weighted, self.config.enough)
-        strategy = (
-            self.strategy if self.strategy in STRATEGIES else "travelling"
-        )  # central and local: to one place
+        # central and local are one model that travels to one place
+        strategy = self.strategy if self.strategy in STRATEGIES else "travelling"
         shapes = self._shapes(part)
 
         def save(done: bool) -> None:
@@ -180,7 +179,7 @@ class Coordinator:
 
     def _losses(self, part: str, state: State, split: str) -> dict[str, float]:
         """Mean over all sites' rows, which every site measures on its own."""
-        weights = Message("", "", state=state).weights
+        weights = weights_of(state)
         answers = [
             a.facts for a in self._ask_all(Message("losses", part, {"split": split}, weights)) if a.facts["rows"]
         ]
@@ -189,7 +188,7 @@ class Coordinator:
 
     def _finished(self, part: str, state: State) -> State:
         """Without moments, and of a predictor calibrated: the mean of what every site finds on its own."""
-        weights = dict(Message("", "", state=state).weights)
+        weights = weights_of(state)
         if part in ROLES:
             answers = self._ask_all(Message("calibrate", part, {}, weights))
             weights |= average((a.state, a.facts["rows"]) for a in answers if a.facts["rows"])

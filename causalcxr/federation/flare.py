@@ -35,12 +35,12 @@ from nvflare.recipe.spec import Recipe
 from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.config import expand
 from causalcxr.data.preparation import open_cohort
-from causalcxr.federation.config import OwnDataConfig, SitesConfig, check_sites_config
+from causalcxr.federation.config import OwnDataConfig, SitesConfig, check_sites_config, site_attribute
 from causalcxr.federation.coordinator import Coordinator
 from causalcxr.federation.kits import ALLOWED, OWN_DATA
 from causalcxr.federation.messages import Message
 from causalcxr.federation.models import key_of, make_run
-from causalcxr.federation.sites import Site, make_sites, site_attribute, site_shares
+from causalcxr.federation.sites import Site, make_sites, site_shares
 from causalcxr.federation.strategies import STRATEGIES
 from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict

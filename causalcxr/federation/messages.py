@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from causalcxr.federation.strategies import State
 from causalcxr.support.files import pack_tensors, unpack_tensors
 
-__all__ = ["MOMENT", "Message", "size_of"]
+__all__ = ["MOMENT", "Message", "size_of", "weights_of"]
 
 MOMENT = "moment/"  # before the name of an optimiser's moment that travels with the weights
 
@@ -32,13 +34,18 @@ class Message:
     @property
     def weights(self) -> State:
         """The state without the optimiser's moments."""
-        return {name: value for name, value in self.state.items() if not name.startswith(MOMENT)}
+        return weights_of(self.state)
 
     @classmethod
     def unpack(cls, content: bytes) -> "Message":
         """Raises RunError: damaged, or not a message."""
         state, about = unpack_tensors(content, "a message")
         return cls(about["kind"], about["part"], about["facts"], state)
+
+
+def weights_of(state: State) -> dict[str, Tensor]:
+    """A state without the optimiser's moments."""
+    return {name: value for name, value in state.items() if not name.startswith(MOMENT)}
 
 
 def size_of(state: State) -> int:

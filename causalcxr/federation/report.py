@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from causalcxr.config import to_yaml
+from causalcxr.federation.config import site_attribute
 from causalcxr.federation.pictures import by_site, curves, strategies
 from causalcxr.federation.scores import DEFINITIONS, unit_of
-from causalcxr.federation.sites import site_attribute
 from causalcxr.federation.study import Study
 from causalcxr.metrics.intervals import seed_interval
 from causalcxr.report.figures import save_png

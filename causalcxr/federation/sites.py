@@ -9,13 +9,13 @@ import numpy as np
 from causalcxr import simulator
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.table import SPLITS
-from causalcxr.federation.config import SitesConfig
+from causalcxr.federation.config import SitesConfig, site_attribute
 from causalcxr.graph import Graph, load_graph
 from causalcxr.mechanisms.registry import choose_image_mechanism
 from causalcxr.randomness import seed_of
 from causalcxr.support.errors import ConfigError, nearest
 
-__all__ = ["Site", "everybody", "make_sites", "open_sites_graph", "site_attribute", "site_shares"]
+__all__ = ["Site", "everybody", "make_sites", "open_sites_graph", "site_shares"]
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,6 @@ def open_sites_graph(config: SitesConfig) -> Graph:
     else:
         graph = load_graph(config.graph)
     return choose_image_mechanism(graph, config.model.image)
-
-
-def site_attribute(config: SitesConfig) -> str:
-    """The attribute whose labels are the sites; empty where films are dealt out."""
-    return config.by or ("site" if config.data.sites else "")
 
 
 def make_sites(config: SitesConfig, cohort: Cohort) -> list[Site]:

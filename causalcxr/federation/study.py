@@ -10,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from causalcxr.config import read_settings, to_yaml
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.preparation import open_cohort
-from causalcxr.federation.config import SitesConfig, check_sites_config
+from causalcxr.federation.config import SitesConfig, check_sites_config, site_attribute
 from causalcxr.federation.coordinator import Coordinator, History, histories_of
 from causalcxr.federation.local import LocalEngine
 from causalcxr.federation.models import key_of, make_run, parts_of
 from causalcxr.federation.scores import Measured, measure, score
-from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_attribute, site_shares
+from causalcxr.federation.sites import Site, everybody, make_sites, open_sites_graph, site_shares
 from causalcxr.federation.strategies import STRATEGIES
 from causalcxr.federation.worker import Worker
 from causalcxr.graph import Graph, graph_from_dict
 from causalcxr.runs import Run, versions
-from causalcxr.support.errors import ConfigError, RunError
-from causalcxr.support.files import load_tensors, save_tensors, write_atomically
+from causalcxr.support.errors import ConfigError
+from causalcxr.support.files import load_metadata, load_tensors, save_tensors, write_atomically
+from causalcxr.support.study_folder import study_folder
 from causalcxr.support.workers import processes_for, run_jobs
 from causalcxr.training.pipeline import flushed_denormals, launch
 from causalcxr.training.stages import check_stages
@@ -143,16 +143,8 @@ def run_study(config: SitesConfig) -> Study:
     if not len(everybody(sites).test):
         raise ConfigError("no site has a test film; raise data.test, or leave other sites out")
     log.info("%d sites with %d to %d training films", len(sites), *_extremes(sites))
-    _refuse_other_content(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"run '{folder}' can't be made a folder ({error.strerror}); choose another") from None
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _run_study(config, graph, folder, sites)
-    except Timeout:
-        raise RunError(f"another process works on the study '{folder}'; wait, or choose another run=") from None
+    with study_folder(folder):
+        return _run_study(config, graph, folder, sites)
 
 
 def _run_study(config: SitesConfig, graph: Graph, folder: Path, sites: list[Site]) -> Study:
@@ -173,12 +165,6 @@ def _extremes(sites: Sequence[Site]) -> tuple[int, int]:
     return min(sizes), max(sizes)
 
 
-def _refuse_other_content(folder: Path) -> None:
-    there = [inner for inner in folder.iterdir() if not inner.name.startswith(".")] if folder.is_dir() else []
-    if there and not (folder / "study.yaml").exists():
-        raise RunError(f"run '{folder}' holds something else; choose another folder or delete it")
-
-
 @lru_cache(maxsize=1)
 def _open(folder: Path) -> Opened:
     """A study as its folder has it; every process opens it once."""
@@ -195,7 +181,7 @@ def _key(opened: Opened, job: Job) -> str:
 
 def _is_done(opened: Opened, job: Job) -> bool:
     path = opened.folder / job.name / "scores.safetensors"
-    return path.exists() and load_tensors(path)[1]["key"] == _key(opened, job)
+    return path.exists() and load_metadata(path)["key"] == _key(opened, job)
 
 
 def _train(folder: Path, job: Job) -> None:

@@ -17,11 +17,11 @@ from causalcxr.building import ROLES
 from causalcxr.data.cohort import Split
 from causalcxr.data.rows import Rows, Table
 from causalcxr.data.table import SPLITS
-from causalcxr.federation.config import SitesConfig
+from causalcxr.federation.config import SitesConfig, site_attribute
 from causalcxr.federation.learner import Learner, Visiting
 from causalcxr.federation.messages import Message
 from causalcxr.federation.models import Models
-from causalcxr.federation.sites import Site, site_attribute
+from causalcxr.federation.sites import Site
 from causalcxr.federation.strategies import State
 from causalcxr.mechanisms.image import ImageMechanism, ObservedImages
 from causalcxr.predictors.calibration import calibrate_on
