@@ -23,7 +23,7 @@ FLOORS = [
     {"runs", "answers", "metrics"},
     {"report", "training"},
     {"check", "evaluation"},
-    {"audit", "bias", "federation"},
+    {"audit", "bias", "debias", "federation"},
     {"commands"},
 ]
 

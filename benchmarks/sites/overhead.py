@@ -56,7 +56,7 @@ def main() -> None:
         "largest_difference_of_a_weight": apart,
         "overhead_local": median(local_seconds) / median(plain_seconds),
         "overhead_nvflare": simulated / median(local_seconds),
-        "seconds": {"local": local_seconds, "plain": plain_seconds, "nvflare": simulated},
+        "overhead_seconds": {"local": local_seconds, "plain": plain_seconds, "nvflare": simulated},
     }
     path = HERE / "results.json"
     known = json.loads(path.read_text()) if path.exists() else {}

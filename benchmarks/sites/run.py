@@ -1,12 +1,12 @@
 """From 1 to 512 films a site at equal total and equal local steps: where one travelling model and averages cross.
 
-    python benchmarks/sites/run.py --processes 2     train what is left (about an hour), write results.json
+    python benchmarks/sites/run.py --processes 2     train what is left (two hours), write results.json
 
 Every strategy has 15 rounds, or cycles, over the same 2,560 films, one epoch a visit; `central` takes as many
-steps, of as many films, in one place. The learning rate of each strategy and size is chosen on validation films
-with the first seed. Averages reset the optimiser's moments, as is usual;
-one travelling model takes them along. The error is the mean absolute one on 1,000 test films, in years, with
-Student's 95 % interval over seeds.
+steps, of as many films, in one place. Sites of 512 films also have 60 rounds, and laws of their own: exposures
+from -0.8 to 0.8 log units. The learning rate of each strategy in each setting is chosen on validation films with
+the first seed. Averages reset the optimiser's moments, as is usual; one travelling model takes them along. The
+error is the mean absolute one on 1,000 test films, in years, with Student's 95 % interval over seeds.
 """
 
 import argparse
@@ -32,50 +32,71 @@ FILMS = (1, 2, 5, 10, 20, 64, 128, 256, 512)
 RATES = (1e-3, 3e-3)
 AVERAGES = ("fedavg", "fedprox")
 BATCH, LEAST_AVERAGED = 32, 5  # of age.yaml, and of the study's defaults
+UNLIKE = "data.sites={A: {exposure: -0.8}, B: {exposure: -0.4}, C: {}, D: {exposure: 0.4}, E: {exposure: 0.8}}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How many films a site has, how many rounds there are, and whether sites have laws of their own."""
+
+    films: int
+    rounds: int = 15
+    unlike: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.films} films, {self.rounds} rounds, {'unlike' if self.unlike else 'like'}"
+
+
+BY_SIZE = [Setting(films) for films in FILMS]
+LARGE = [Setting(512, rounds, unlike) for unlike in (False, True) for rounds in (15, 60)]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One strategy at one size of sites, with one rate and seed."""
+    """One strategy in one setting, with one rate and seed."""
 
-    films: int
+    setting: Setting
     strategy: str
     rate: float
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.films}-{self.strategy}-{self.rate:g}-{self.seed}"
+        more = "" if self.setting.rounds == 15 else f"-{self.setting.rounds}rounds"
+        more += "-unlike" if self.setting.unlike else ""
+        return f"{self.setting.films}-{self.strategy}-{self.rate:g}-{self.seed}{more}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, default=Path("runs/sites/age"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--films", type=int, nargs="+", default=FILMS)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     first = options.seeds[0]
-    pairs = [(films, strategy) for films in sorted(options.films, reverse=True) for strategy in MADE_BY]
+    pairs = [(each, strategy) for each in dict.fromkeys([*BY_SIZE, *LARGE]) for strategy in MADE_BY]
     trial = [Cell(*pair, rate, first) for pair in pairs for rate in RATES]
     train(options.folder, trial, options.processes)
     best = {}
-    for films, strategy in pairs:
-        rates = {rate: loss(options.folder, Cell(films, strategy, rate, first)) for rate in RATES}
-        best[films, strategy] = min(rates, key=lambda rate, rates=rates: rates[rate])
+    for pair in pairs:
+        rates = {rate: loss(options.folder, Cell(*pair, rate, first)) for rate in RATES}
+        best[pair] = min(rates, key=lambda rate, rates=rates: rates[rate])
     every = [Cell(*pair, best[pair], seed) for pair in pairs for seed in options.seeds]
     train(options.folder, every, options.processes)
-    per_site: dict[str, dict[str, Any]] = {str(films): {} for films in sorted(options.films)}
-    for films, strategy in pairs:
-        rate = best[films, strategy]
-        errors = [error(options.folder, Cell(films, strategy, rate, seed)) for seed in options.seeds]
+    measured: dict[Setting, dict[str, Any]] = {each: {} for each, _ in pairs}
+    for each, strategy in pairs:
+        rate = best[each, strategy]
+        errors = [error(options.folder, Cell(each, strategy, rate, seed)) for seed in options.seeds]
         interval = seed_interval(errors)
         found = {"error": interval.value, "low": interval.low, "high": interval.high, "by_seed": errors}
-        per_site[str(films)][strategy] = found | {"learning_rate": rate}
+        measured[each][strategy] = found | {"learning_rate": rate}
+    per_site = {str(each.films): measured[each] for each in BY_SIZE}
     save_png(figure(per_site), HERE.parents[1] / "docs" / "sites_by_size.png")
-    keep({"per_site": per_site, "crossing_films_per_site": crossing(per_site)})
-    for films, row in per_site.items():
-        print(films, {strategy: round(found["error"], 2) for strategy, found in row.items()})
+    large = {each.name: measured[each] for each in LARGE}
+    keep({"per_site": per_site, "crossing_films_per_site": crossing(per_site), "large_sites": large})
+    for each, row in measured.items():
+        print(each.name, {strategy: round(found["error"], 2) for strategy, found in row.items()})
 
 
 def train(folder: Path, cells: Sequence[Cell], processes: int) -> None:
@@ -89,9 +110,9 @@ def same_as(cell: Cell) -> Cell:
 
     FedProx pulls back from the second step of a visit on, and fedtm averages sites with 5 films or more.
     """
-    if cell.strategy == "fedprox" and cell.films <= BATCH:
+    if cell.strategy == "fedprox" and cell.setting.films <= BATCH:
         return replace(cell, strategy="fedavg")
-    if cell.strategy == "fedtm" and cell.films < LEAST_AVERAGED:
+    if cell.strategy == "fedtm" and cell.setting.films < LEAST_AVERAGED:
         return replace(cell, strategy="travelling")
     return cell
 
@@ -105,11 +126,17 @@ def study_of(folder: Path, cell: Cell) -> Study:
     """The study of a cell; trained once."""
     cell = same_as(cell)
     moments = "reset" if cell.strategy in AVERAGES else "travel"
-    settings = [f"run={folder / cell.name}", f"data.cache={folder / 'cache'}", f"each={cell.films}"]
+    settings = [
+        f"run={folder / cell.name}",
+        f"data.cache={folder / 'cache'}",
+        f"rounds.predictors={cell.setting.rounds}",
+    ]
     settings += [f"strategies=[{cell.strategy}]", f"seeds=[{cell.seed}]", f"moments={moments}"]
-    return run_study(
-        read_settings(SitesConfig, HERE / "age.yaml", [*settings, f"train.predictors.learning_rate={cell.rate}"])
-    )
+    settings += [
+        UNLIKE if cell.setting.unlike else f"each={cell.setting.films}",
+        f"train.predictors.learning_rate={cell.rate}",
+    ]
+    return run_study(read_settings(SitesConfig, HERE / "age.yaml", settings))
 
 
 def loss(folder: Path, cell: Cell) -> float:

@@ -18,6 +18,8 @@ COMMANDS = (
     "audit",
     "bias",
     "sites",
+    "embed",
+    "debias",
     "counterfactual",
     "graph",
     "simulate",
@@ -36,6 +38,8 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr audit runs/demo --model predictor          would its answer change with the patient's sex, race, age?
   causalcxr bias STUDY.yaml                            plant a bias, and see what networks make of it
   causalcxr sites train STUDY.yaml                     learn across hospitals whose images stay where they are
+  causalcxr embed runs/demo OUT                        embeddings of a cohort's films, for debias
+  causalcxr debias fit EMBEDDINGS --table T.csv --erase sex race --keep finding --out DIR
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth

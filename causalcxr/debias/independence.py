@@ -1,0 +1,205 @@
+"""Codes that are independent of the attributes, from which a decoder that is told them makes the embedding
+again.
+
+What the decoder is given the code need not hold, and a penalty takes away what it holds all the same: HSIC, or
+an adversary done right. A linear head that reads the labels to keep keeps them in the code. The erased
+embedding is what the decoder makes of the code, averaged over all values of the attributes. `published` is the
+loop of arXiv:2502.04386 as a negative control: its encoder gets no gradient of the adversary, and the weight of
+its KL term lets codes collapse to noise.
+"""
+
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from causalcxr.debias.base import Eraser, Fitting
+from causalcxr.debias.networks import Skipped, batches, hsic, mlp, state_arrays, take_state, train
+from causalcxr.debias.noise import gaussian_of
+
+__all__ = ["Independence", "Published"]
+
+_ADVERSARY_STEPS = 4  # to one of the encoder
+
+
+class _Coded(Eraser):
+    """What both have in common: scaling, encoder and decoder, and their file."""
+
+    ARRAYS = ("mean_", "scale_")
+    steps: int
+    hidden: int
+    batch: int
+    seed: int
+    latent: int
+
+    def _prepare(self, given: Fitting, told: int) -> tuple[Tensor, Tensor]:
+        """Embeddings and codes as tensors; makes the networks. `told`: columns that the decoder is told."""
+        self.mean_, spread = given.scaling()
+        self.scale_ = np.where(spread > 0, spread, 1.0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self._build(told)
+        return self._scaled(given.z), torch.from_numpy(given.codes).float()
+
+    def _build(self, told: int) -> None:
+        self.encoder_ = Skipped(self.n_features_in_, self.hidden, 2 * self.latent)
+        self.decoder_ = Skipped(self.latent + told, self.hidden, self.n_features_in_)
+
+    def _scaled(self, z: np.ndarray) -> Tensor:
+        return torch.from_numpy((z - self.mean_) / self.scale_).float()
+
+    def _encode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code."""
+        mean, logvar = self.encoder_(z).chunk(2, dim=1)
+        return mean, logvar.clamp(-8, 4)
+
+    def _back(self, made: Tensor, z: np.ndarray) -> np.ndarray:
+        return (made.numpy() * self.scale_ + self.mean_).astype(z.dtype)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return super().arrays() | state_arrays(self.encoder_, "encoder") | state_arrays(self.decoder_, "decoder")
+
+    def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        super().take_arrays(arrays)
+        self._build(arrays["decoder.linear.weight"].shape[1] - self.latent)
+        take_state(self.encoder_, arrays, "encoder")
+        take_state(self.decoder_, arrays, "decoder")
+
+
+class Independence(_Coded):
+    """A variational autoencoder with a conditional decoder, and a penalty on what its code tells.
+
+    `penalty`: `hsic`, or `adversary` (steps on detached codes, then encoder steps against a frozen adversary
+    towards the answer of one who knows nothing). `strength`: its weight. `kl`: of the KL term, per dimension of
+    the code and below 1. `kept`: of the head's loss. `latent`: dimensions of the code; in many, HSIC sees
+    little.
+    """
+
+    def __init__(
+        self,
+        penalty: str = "hsic",
+        strength: float = 3000.0,
+        kl: float = 0.3,
+        kept: float = 1.0,
+        latent: int = 8,
+        steps: int = 1500,
+        hidden: int = 256,
+        batch: int = 512,
+        seed: int = 0,
+    ):
+        self.penalty, self.strength, self.kl, self.kept, self.latent = penalty, strength, kl, kept, latent
+        self.steps, self.hidden, self.batch, self.seed = steps, hidden, batch, seed
+
+    def _fit(self, given: Fitting) -> None:
+        if self.penalty not in ("hsic", "adversary"):
+            raise ValueError(f"penalty is '{self.penalty}'; expected hsic or adversary")
+        z, codes = self._prepare(given, given.codes.shape[1])
+        noise = torch.Generator().manual_seed(self.seed)
+        adversary = _Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
+        kept = torch.zeros(len(z), 0)
+        if given.keep_coding is not None and given.keep is not None:
+            kept = torch.from_numpy(given.keep_coding.encode(given.keep)).float()
+        head = nn.Linear(self.latent, kept.shape[1])
+
+        def loss(rows: Tensor) -> Tensor:
+            mean, logvar = self._encode(z[rows])
+            drawn = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=noise)
+            made = self.decoder_(torch.cat([drawn, codes[rows]], dim=1))
+            found = (made - z[rows]).square().mean() + self.kl * _divergence(mean, logvar)
+            if kept.shape[1]:
+                found = found + self.kept * _head_loss(head(mean), kept[rows])
+            if adversary is None:
+                return found + self.strength * hsic(mean, codes[rows])
+            with torch.no_grad():
+                seen = self._encode(z)[0]
+            adversary.learn(seen)
+            return found + self.strength * adversary.told(mean)
+
+        networks = [*self.encoder_.parameters(), *self.decoder_.parameters(), *head.parameters()]
+        train(networks, loss, len(z), self.steps, self.batch, self.seed)
+
+    @torch.no_grad()
+    def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
+        code = self._encode(self._scaled(z))[0]
+        every = [np.eye(len(a.labels)) if a.is_discrete else np.zeros((1, 1)) for a in self.coding_.attributes]
+        values = [torch.from_numpy(np.concatenate(one)).float() for one in product(*every)]
+        made = torch.stack([self.decoder_(torch.cat([code, value.expand(len(z), -1)], dim=1)) for value in values])
+        return self._back(made.mean(dim=0), z)
+
+
+class Published(_Coded):
+    """The loop of arXiv:2502.04386: a negative control, not an eraser to use.
+
+    Its adversary learns from codes without a gradient to the encoder, and a KL term of weight 1, summed over
+    the code's dimensions, against the mean squared error lets the posterior collapse to the prior. The erased
+    embedding is a draw of the code, as wide as the embedding.
+    """
+
+    def __init__(self, steps: int = 2000, hidden: int = 256, batch: int = 256, seed: int = 0):
+        self.steps, self.hidden, self.batch, self.seed = steps, hidden, batch, seed
+
+    @property
+    def latent(self) -> int:  # type: ignore[override]
+        return self.n_features_in_
+
+    def _fit(self, given: Fitting) -> None:
+        z, codes = self._prepare(given, 0)
+        noise = torch.Generator().manual_seed(self.seed)
+        adversary = mlp(self.latent, self.hidden, codes.shape[1])
+
+        def loss(rows: Tensor) -> Tensor:
+            mean, logvar = self._encode(z[rows])
+            drawn = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=noise)
+            fooled = (adversary(drawn.detach()) - codes[rows]).square().mean()
+            kl = self.latent * _divergence(mean, logvar)
+            return (self.decoder_(drawn) - z[rows]).square().mean() + kl + fooled
+
+        networks = [*self.encoder_.parameters(), *self.decoder_.parameters(), *adversary.parameters()]
+        train(networks, loss, len(z), self.steps, self.batch, self.seed)
+
+    @torch.no_grad()
+    def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
+        mean, logvar = self._encode(self._scaled(z))
+        return self._back(mean + (logvar / 2).exp() * torch.from_numpy(gaussian_of(z)).float(), z)
+
+
+def _divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    """From the standard normal law, per dimension."""
+    return (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
+
+
+def _head_loss(said: Tensor, kept: Tensor) -> Tensor:
+    """Of columns of zeros and ones their cross-entropy, of standardised numbers the squared error."""
+    one_hot = ((kept == 0) | (kept == 1)).all(dim=0)
+    labels = F.binary_cross_entropy_with_logits(said[:, one_hot], kept[:, one_hot], reduction="sum")
+    numbers = (said[:, ~one_hot] - kept[:, ~one_hot]).square().sum()
+    return (labels + numbers) / len(kept)
+
+
+class _Adversary:
+    """Reads the attributes' columns from a code."""
+
+    def __init__(self, latent: int, hidden: int, codes: Tensor, seed: int):
+        self.network = mlp(latent, hidden, codes.shape[1])
+        self.codes, self.mean = codes, codes.mean(dim=0)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=2e-3)
+        self.rows = batches(len(codes), 512, seed + 1)
+
+    def learn(self, seen: Tensor) -> None:
+        """A few steps on codes as they stand."""
+        for _ in range(_ADVERSARY_STEPS):
+            rows = next(self.rows)
+            self.optimiser.zero_grad(set_to_none=True)
+            F.mse_loss(self.network(seen[rows]), self.codes[rows]).backward()
+            self.optimiser.step()
+
+    def told(self, code: Tensor) -> Tensor:
+        """How far its answers are from those of one who knows nothing; gradients reach the code alone."""
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        found = (self.network(code) - self.mean).square().mean() / self.codes.var(dim=0).mean()
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(True)
+        return found

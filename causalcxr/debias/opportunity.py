@@ -1,0 +1,123 @@
+"""Who is missed: sensitivity by group at one threshold, and after someone has poisoned the labels of a group.
+
+A classifier that can't tell the group can't be made to miss it (label poisoning, scored on clean rows).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from causalcxr.debias.coding import Attribute
+from causalcxr.debias.probes import fit_probe
+from causalcxr.metrics.auroc import youden_threshold
+from causalcxr.metrics.intervals import Interval, absolute_interval, bootstrap, percentile_interval
+
+__all__ = ["FEW", "Opportunity", "Poisoned", "opportunity", "poisoned"]
+
+FEW = 50  # positives of a group, below which a gap is not to be read without its interval
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+Found = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Opportunity:
+    """Sensitivity for one label by group, with the number of positives, and the largest difference."""
+
+    label: str
+    group: str
+    sensitivity: dict[str, Interval]
+    gap: Interval
+
+    @property
+    def is_small(self) -> bool:
+        return any(of.n < FEW for of in self.sensitivity.values())
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """Sensitivity lost in a group whose positives are called negative, beyond what others lose, by share."""
+
+    label: str
+    group: str
+    target: str
+    lost: dict[float, float]
+
+
+def opportunity(
+    found: Found,
+    parts: Found,
+    patients: np.ndarray,
+    label: Attribute,
+    truth: np.ndarray,
+    group: Attribute,
+    of: np.ndarray,
+) -> list[Opportunity]:
+    """Of a linear probe at the threshold that is best on the part for thresholds; one entry a label but the
+    first.
+
+    `truth`, `of` `(N,)`: the label's and the group's number of every row.
+    """
+    found_gaps, score = [], parts["score"]
+    for k in range(1, len(label.labels)):
+        said = _said(found, parts, truth == k)
+        positive = truth[score] == k
+        masks = {name: positive & (of[score] == g) for g, name in enumerate(group.labels)}
+        masks = {name: mask for name, mask in masks.items() if mask.any()}
+        if len(masks) < 2:
+            continue
+        rates = lambda weights, masks=masks, said=said: np.stack(  # noqa: E731
+            [_rate(weights, mask, said) for mask in masks.values()], axis=1
+        )
+        values, drawn = bootstrap(rates, patients[score])
+        intervals = {
+            name: percentile_interval(values[i], drawn[:, i], int(mask.sum()))
+            for i, (name, mask) in enumerate(masks.items())
+        }
+        spread = np.nanmax(drawn, axis=1) - np.nanmin(drawn, axis=1)
+        gap = absolute_interval(float(values.max() - values.min()), spread, int(positive.sum()))
+        found_gaps.append(Opportunity(f"{label.name} = {label.labels[k]}", group.name, intervals, gap))
+    return found_gaps
+
+
+def poisoned(
+    found: Found,
+    parts: Found,
+    patients: np.ndarray,
+    label: Attribute,
+    truth: np.ndarray,
+    group: Attribute,
+    of: np.ndarray,
+) -> list[Poisoned]:
+    """Positives of the group with fewest are called negative in the probe's rows; scored on clean rows."""
+    curves, probe, score = [], parts["probe"], parts["score"]
+    for k in range(1, len(label.labels)):
+        answers = truth == k
+        counts = np.bincount(of[probe][answers[probe]], minlength=len(group.labels))
+        target = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+        victims = probe[answers[probe] & (of[probe] == target)]
+        order = np.random.default_rng(0).permutation(victims)
+        lost, before = {}, 0.0
+        for share in SHARES:
+            spoilt = answers.copy()
+            spoilt[order[: round(share * len(order))]] = False
+            said = _said(found, parts, spoilt)
+            here, there = (answers[score] & mask for mask in (of[score] == target, of[score] != target))
+            gap = float(said[there].mean() - said[here].mean()) if here.any() and there.any() else np.nan
+            before = gap if share == 0 else before
+            lost[share] = gap - before
+        curves.append(Poisoned(f"{label.name} = {label.labels[k]}", group.name, group.labels[target], lost))
+    return curves
+
+
+def _said(found: Found, parts: Found, truth: np.ndarray) -> np.ndarray:
+    """Whether a linear probe says yes to the rows of the part `score`; `truth` `(N,)`, as it is told."""
+    scores = fit_probe("linear", found["probe"], truth[parts["probe"]].astype(int))
+    threshold = youden_threshold(scores(found["threshold"])[:, 0], truth[parts["threshold"]])
+    return scores(found["score"])[:, 0] >= threshold
+
+
+def _rate(weights: np.ndarray, mask: np.ndarray, said: np.ndarray) -> np.ndarray:
+    above, below = weights[:, mask] @ said[mask], weights[:, mask].sum(axis=1)
+    return np.divide(above, below, out=np.full(len(weights), np.nan), where=below > 0)
