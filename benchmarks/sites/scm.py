@@ -20,8 +20,10 @@ import torch
 
 import causalcxr
 from causalcxr.config import Config, read_settings
+from causalcxr.data.cohort import Cohort
+from causalcxr.data.preparation import open_cohort
 from causalcxr.federation.config import SitesConfig, shipped_studies
-from causalcxr.federation.study import Opened, run_study
+from causalcxr.federation.study import run_study
 from causalcxr.metrics.exact import error_norms, relative_error
 from causalcxr.metrics.intervals import mean_interval
 from causalcxr.metrics.truth import find_truth
@@ -32,6 +34,7 @@ from causalcxr.values import decode
 
 HERE = Path(__file__).parent
 ATTRIBUTES, GROUPS, AT_ONCE = ("sex", "race", "age", "finding"), ("sex", "race", "site"), 200
+SUBJECTS = 2400  # of the test split, so that the smallest site has some eighty
 
 
 def main() -> None:
@@ -39,11 +42,12 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     config = read_settings(SitesConfig, shipped_studies()["hospitals8"], parser.parse_args().settings)
     study = run_study(config)
+    cohort = open_cohort(replace(config.data, test=SUBJECTS), study.opened.graph)
     found: dict[str, dict[str, Any]] = {}
     for strategy in config.strategies:
         folders = [study.opened.folder / each.job.name for each in study.of(strategy)]
-        found[strategy] = average([measure(causalcxr.load(folder), study.opened) for folder in folders])
-    found["without_site"] = measure(causalcxr.load(train_without_site(config)), study.opened)
+        found[strategy] = average([measure(causalcxr.load(folder), cohort) for folder in folders])
+    found["without_site"] = measure(causalcxr.load(train_without_site(config)), cohort)
     ratios = {strategy: compare(found["central"], found[strategy]) for strategy in config.strategies[1:]}
     result = {"seeds": config.seeds, "exact_error": found, "ratio_to_central": ratios}
     path = HERE / "results.json"
@@ -65,9 +69,9 @@ def train_without_site(config: SitesConfig) -> Path:
 
 
 @torch.no_grad()
-def measure(scm: StructuralCausalModel, opened: Opened) -> dict[str, Any]:
+def measure(scm: StructuralCausalModel, cohort: Cohort) -> dict[str, Any]:
     """Errors by attribute intervened on and by group of patients, one model."""
-    rows, truth = opened.test, find_truth(opened.cohort)
+    rows, truth = cohort.split("test"), find_truth(cohort)
     assert truth is not None
     draws = Draws(0)
     do = {

@@ -88,8 +88,8 @@ class Distilled(Eraser):
     def _fit(self, given: Fitting) -> None:
         self.mean_, spread = given.scaling()
         self.scale_ = spread.mean(keepdims=True)
-        z = self._scaled(given.z)
-        target = self._scaled(_pairs_of(given).mean(axis=1, dtype=np.float64))
+        z = self._scaled(given.z).float()
+        target = self._scaled(_pairs_of(given).mean(axis=1, dtype=np.float64)).float()
         codes = torch.from_numpy(given.codes).float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -100,15 +100,16 @@ class Distilled(Eraser):
             return (made - target[rows]).square().mean() + self.strength * hsic(made, codes[rows])
 
         train(list(self.network_.parameters()), loss, len(z), self.steps, self.batch, self.seed)
+        self.network_.double()
 
     @torch.no_grad()
     def _transform(
         self, z: np.ndarray, attributes: dict[str, np.ndarray] | None, pairs: object, rows: slice
     ) -> np.ndarray:
         scaled = self._scaled(z)
-        codes = torch.zeros(len(z), 0)
+        codes = torch.zeros(len(z), 0, dtype=torch.float64)
         if self.known and attributes is not None:
-            codes = torch.from_numpy(self.coding_.encode(attributes)).float()
+            codes = torch.from_numpy(self.coding_.encode(attributes))
         made = scaled + self.network_(self._input(scaled, codes))
         return (made.numpy() * self.scale_ + self.mean_).astype(z.dtype)
 
@@ -119,7 +120,7 @@ class Distilled(Eraser):
         return torch.cat([z, codes], dim=1) if self.known else z
 
     def _scaled(self, z: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.asarray((z - self.mean_) / self.scale_)).float()
+        return torch.from_numpy((z - self.mean_) / self.scale_)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return super().arrays() | state_arrays(self.network_, "network")
@@ -127,7 +128,7 @@ class Distilled(Eraser):
     def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         super().take_arrays(arrays)
         codes = sum(max(1, len(a.labels)) for a in self.coding_.attributes)
-        self.network_ = take_state(self._network(codes), arrays, "network")
+        self.network_ = take_state(self._network(codes).double(), arrays, "network")
 
 
 def _pairs_of(given: Fitting) -> np.ndarray:

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from causalcxr.debias.base import Eraser, Fitting
 from causalcxr.debias.networks import Skipped, batches, hsic, mlp, state_arrays, take_state, train
 from causalcxr.debias.noise import gaussian_of
+from causalcxr.support.errors import nearest
 
 __all__ = ["Independence", "Published"]
 
+STRENGTHS = {"hsic": 3000.0, "adversary": 3.0}
 _ADVERSARY_STEPS = 4  # to one of the encoder
 
 
@@ -41,14 +43,19 @@ class _Coded(Eraser):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._build(told)
-        return self._scaled(given.z), torch.from_numpy(given.codes).float()
+        return self._scaled(given.z).float(), torch.from_numpy(given.codes).float()
 
     def _build(self, told: int) -> None:
         self.encoder_ = Skipped(self.n_features_in_, self.hidden, 2 * self.latent)
         self.decoder_ = Skipped(self.latent + told, self.hidden, self.n_features_in_)
 
+    def _finish(self) -> None:
+        """Answers are in float64, so that a row's does not depend on those beside it."""
+        self.encoder_.double()
+        self.decoder_.double()
+
     def _scaled(self, z: np.ndarray) -> Tensor:
-        return torch.from_numpy((z - self.mean_) / self.scale_).float()
+        return torch.from_numpy((z - self.mean_) / self.scale_)
 
     def _encode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code."""
@@ -64,6 +71,7 @@ class _Coded(Eraser):
     def take_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         super().take_arrays(arrays)
         self._build(arrays["decoder.linear.weight"].shape[1] - self.latent)
+        self._finish()
         take_state(self.encoder_, arrays, "encoder")
         take_state(self.decoder_, arrays, "decoder")
 
@@ -80,7 +88,7 @@ class Independence(_Coded):
     def __init__(
         self,
         penalty: str = "hsic",
-        strength: float = 3000.0,
+        strength: float | None = None,
         kl: float = 0.3,
         kept: float = 1.0,
         latent: int = 8,
@@ -93,15 +101,16 @@ class Independence(_Coded):
         self.steps, self.hidden, self.batch, self.seed = steps, hidden, batch, seed
 
     def _fit(self, given: Fitting) -> None:
-        if self.penalty not in ("hsic", "adversary"):
-            raise ValueError(f"penalty is '{self.penalty}'; expected hsic or adversary")
+        if self.penalty not in STRENGTHS:
+            raise ValueError(f"penalty is '{self.penalty}'; {nearest(self.penalty, STRENGTHS)}")
         z, codes = self._prepare(given, given.codes.shape[1])
+        strength = STRENGTHS[self.penalty] if self.strength is None else self.strength
         noise = torch.Generator().manual_seed(self.seed)
         adversary = _Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
         kept = torch.zeros(len(z), 0)
         if given.keep_coding is not None and given.keep is not None:
             kept = torch.from_numpy(given.keep_coding.encode(given.keep)).float()
-        head = nn.Linear(self.latent, kept.shape[1])
+        head = nn.Linear(self.latent, max(1, kept.shape[1]))
 
         def loss(rows: Tensor) -> Tensor:
             mean, logvar = self._encode(z[rows])
@@ -111,20 +120,21 @@ class Independence(_Coded):
             if kept.shape[1]:
                 found = found + self.kept * _head_loss(head(mean), kept[rows])
             if adversary is None:
-                return found + self.strength * hsic(mean, codes[rows])
+                return found + strength * hsic(mean, codes[rows])
             with torch.no_grad():
                 seen = self._encode(z)[0]
             adversary.learn(seen)
-            return found + self.strength * adversary.told(mean)
+            return found + strength * adversary.told(mean)
 
         networks = [*self.encoder_.parameters(), *self.decoder_.parameters(), *head.parameters()]
         train(networks, loss, len(z), self.steps, self.batch, self.seed)
+        self._finish()
 
     @torch.no_grad()
     def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
         code = self._encode(self._scaled(z))[0]
         every = [np.eye(len(a.labels)) if a.is_discrete else np.zeros((1, 1)) for a in self.coding_.attributes]
-        values = [torch.from_numpy(np.concatenate(one)).float() for one in product(*every)]
+        values = [torch.from_numpy(np.concatenate(one)) for one in product(*every)]
         made = torch.stack([self.decoder_(torch.cat([code, value.expand(len(z), -1)], dim=1)) for value in values])
         return self._back(made.mean(dim=0), z)
 
@@ -158,11 +168,12 @@ class Published(_Coded):
 
         networks = [*self.encoder_.parameters(), *self.decoder_.parameters(), *adversary.parameters()]
         train(networks, loss, len(z), self.steps, self.batch, self.seed)
+        self._finish()
 
     @torch.no_grad()
     def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
         mean, logvar = self._encode(self._scaled(z))
-        return self._back(mean + (logvar / 2).exp() * torch.from_numpy(gaussian_of(z)).float(), z)
+        return self._back(mean + (logvar / 2).exp() * torch.from_numpy(gaussian_of(z)), z)
 
 
 def _divergence(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -72,9 +72,9 @@ def conclusions(study: Study) -> list[str]:
         best = min(names, key=lambda name: study.measured[name].strongest(attribute)[1].value)
         probe, after = study.measured[best].strongest(attribute)
         found.append(
-            f"{attribute}: the strongest probe has an AUROC of {interval_text(asdict(before), 3)} on raw embeddings, "
-            f"and after {best}, which leaves least, {interval_text(asdict(after), 3)} ({probe}); the floor is "
-            f"{floor.value:.3f}."
+            f"{attribute}: the strongest probe has an AUROC of {interval_text(asdict(before), 3)} on raw "
+            f"embeddings, and after {best}, which leaves least, {interval_text(asdict(after), 3)} ({probe}); the "
+            f"floor is {floor.value:.3f}."
         )
     for label in study.measured[RAW].utility:
         raw = study.measured[RAW].utility[label]["linear"]

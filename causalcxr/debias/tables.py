@@ -213,6 +213,8 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("its header is cut off")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         found = {}

@@ -4,9 +4,12 @@ What a linear eraser leaves is mostly a difference of covariances. With mean m_g
 
     erased = m + T_g (z - m_g)        T_g = S_g^-1/2 (S_g^1/2 S S_g^1/2)^1/2 S_g^-1/2
 
-carries it to the barycentre (m, S), the law that all are nearest to (Alvarez-Esteban et al. 2016). Groups are
-all combinations of labels; what numbers move, linearly, is taken away before. The rows' own attributes are
-needed.
+carries it to the barycentre (m, S), the law that all are nearest to (Alvarez-Esteban et al. 2016). Groups are all
+combinations of labels; what numbers move, linearly, is taken away before. The rows' own attributes are needed.
+
+A map that follows the noise of a covariance writes the group into the embedding. So a group differs from the
+pooled covariance only in directions whose variance lies outside what as many rows of one law show by chance
+(Marchenko and Pastur 1967).
 """
 
 import numpy as np
@@ -25,15 +28,11 @@ LEAST = 10  # rows of a group
 class Transport(Eraser):
     """Gaussian optimal transport of every group to their barycentre.
 
-    `prior`: how many rows, in units of features, the pooled covariance counts for in each group's.
     Raises EmbeddingsError: a group of fewer than 10 rows.
     """
 
     ARRAYS = ("maps_", "means_", "mean_", "slopes_", "known_")
     NEEDS = ("attributes",)
-
-    def __init__(self, prior: float = 1.0):
-        self.prior = prior
 
     def _fit(self, given: Fitting) -> None:
         z, group, numbers = given.z, given.coding.groups(given.attributes), given.coding.numbers(given.attributes)
@@ -43,21 +42,17 @@ class Transport(Eraser):
                 f"the smallest group of {', '.join(given.coding.names)} together has {counts.min()} rows; "
                 f"transport needs {LEAST} in each: erase fewer attributes at once, or with leace"
             )
+        given.scaling()
         self.known_, self.slopes_ = known, _slopes(z, member, numbers)
-        shares = counts / len(z)
-        means, covariances = [], []
-        for g in range(len(known)):
-            rows = np.flatnonzero(member == g)
-            of = measure_moments(
-                z[rows] - (numbers[rows] @ self.slopes_).astype(z.dtype), np.zeros((len(rows), 0))
-            )
-            means.append(of.mean)
-            covariances.append(of.covariance)
-        pooled = shrunk(np.tensordot(shares, covariances, 1), len(z))
-        weight = self.prior * z.shape[1]
-        covariances = [(n * S + weight * pooled) / (n + weight) for n, S in zip(counts, covariances, strict=True)]
-        self.means_, self.mean_ = np.stack(means), shares @ np.stack(means)
-        self.maps_ = _maps(covariances, shares)
+        members, shares = [np.flatnonzero(member == g) for g in range(len(known))], counts / len(z)
+        found = [
+            measure_moments(z[rows] - (numbers[rows] @ self.slopes_).astype(z.dtype), np.zeros((len(rows), 0)))
+            for rows in members
+        ]
+        self.means_ = np.stack([of.mean for of in found])
+        self.mean_ = shares @ self.means_
+        pooled = _root(shrunk(np.tensordot(shares, [of.covariance for of in found], 1), len(z)))
+        self.maps_ = _maps(np.stack([_cleaned(of.covariance, pooled, of.n) for of in found]), shares)
 
     def _transform(
         self, z: np.ndarray, attributes: dict[str, np.ndarray] | None, pairs: object, rows: slice
@@ -70,11 +65,11 @@ class Transport(Eraser):
             raise EmbeddingsError(
                 f"{n} rows have a combination of {', '.join(self.coding_.names)} that the fit had not"
             )
-        left = z - self.coding_.numbers(attributes) @ self.slopes_
-        made = np.empty_like(left)
+        numbers, made = self.coding_.numbers(attributes), np.empty(z.shape)
         for g in np.unique(place):
             here = place == g
-            made[here] = self.mean_ + (left[here] - self.means_[g]) @ self.maps_[g]
+            left = z[here] - numbers[here] @ self.slopes_ - self.means_[g]
+            made[here] = self.mean_ + left @ self.maps_[g]
         return made.astype(z.dtype)
 
 
@@ -82,13 +77,27 @@ def _slopes(z: np.ndarray, member: np.ndarray, numbers: np.ndarray) -> np.ndarra
     """What one standard deviation of each number moves within groups, by least squares, `(M, D)`."""
     if not numbers.shape[1]:
         return np.zeros((0, z.shape[1]))
-    counts = np.bincount(member)[:, None]
     sums = np.stack([np.bincount(member, column) for column in numbers.T], axis=1)
-    centred = numbers - (sums / counts)[member]
+    centred = numbers - (sums / np.bincount(member)[:, None])[member]
     return np.linalg.lstsq(centred.T @ centred, centred.T @ z, rcond=None)[0]
 
 
-def _maps(covariances: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
+def _cleaned(covariance: np.ndarray, pooled: tuple[np.ndarray, np.ndarray], n: int) -> np.ndarray:
+    """A group's covariance, where it differs from the pooled one by more than chance; else the pooled one.
+
+    `pooled`: its root and inverse root. The law of the largest variance is as wide as Johnstone (2001) says.
+    """
+    root, inverse = pooled
+    values, vectors = np.linalg.eigh(inverse @ covariance @ inverse)
+    d = len(values)
+    width = (n**0.5 + d**0.5) * (n**-0.5 + d**-0.5) ** (1 / 3) / n
+    low, high = max(0.0, 1 - (d / n) ** 0.5) ** 2 - 2 * width, (1 + (d / n) ** 0.5) ** 2 + 2 * width
+    values = np.where((values < low) | (values > high), values, 1.0)
+    half = root @ vectors
+    return (half * values) @ half.T
+
+
+def _maps(covariances: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """`(G, D, D)`, symmetric; the barycentre's covariance is the fixed point that all are carried to."""
     roots = [_root(S) for S in covariances]
     middle = np.tensordot(shares, covariances, 1)

@@ -1,0 +1,336 @@
+"""What every eraser promises, against closed forms and toys with known answers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from causalcxr.debias.base import Eraser
+from causalcxr.debias.linear import LEACE, SPLINCE
+from causalcxr.debias.noise import Noise
+from causalcxr.debias.probes import PROBES, fit_probe
+from causalcxr.debias.protocol import auroc_of
+from causalcxr.debias.registry import ERASERS, load_eraser, make_eraser, save_eraser
+from causalcxr.debias.transport import Transport
+from causalcxr.support.errors import ConfigError, RunError
+from tests.debias.toys import Toy, toy
+
+QUICK: dict[str, dict[str, Any]] = {
+    "independence": {"steps": 20},
+    "published": {"steps": 20},
+    "distilled": {"steps": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Toy:
+    return toy()
+
+
+def mixed(n: int = 3000, d: int = 10, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Correlated features that sex, three races, age and a label move, each in its own direction."""
+    random = np.random.default_rng(seed)
+    sex, race = random.choice(["female", "male"], n), random.integers(0, 3, n)
+    age = random.normal(60, 10, n)
+    label = (random.random(n) < 0.2 + 0.3 * (sex == "male")).astype(int)
+    z = random.normal(size=(n, d)) @ random.normal(size=(d, d))
+    z[:, 0] += 2 * (sex == "male")
+    z[:, 1] += np.array([0.0, 3.0, 1.0])[race]
+    z[:, 2] += 0.2 * age
+    z[:, 3] += 2 * label + (sex == "male")
+    return z, {"sex": sex, "race": race, "age": age}, label
+
+
+def covariance(z: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return (z - z.mean(0)).T @ (columns - columns.mean(0)) / len(z)
+
+
+@pytest.mark.parametrize("name", ["leace", "splince"])
+def test_no_linear_probe_can_tell(name: str) -> None:
+    """The covariance with every attribute, labels and numbers, is 0 to rounding."""
+    z, attributes, label = mixed()
+    eraser = make_eraser(name).fit(z, attributes, keep=label)
+    codes = eraser.coding_.encode(attributes)
+    assert np.abs(covariance(z, codes)).max() > 0.1
+    assert np.abs(covariance(eraser.transform(z), codes)).max() < 1e-10
+
+
+def test_leace_is_the_projection_of_its_paper() -> None:
+    """erased = z - W^+ P W (z - mean), P on the range of W C (Belrose et al. 2023), written in another way."""
+    z, attributes, _ = mixed()
+    codes = LEACE().fit(z, attributes).coding_.encode(attributes)
+    values, vectors = np.linalg.eigh(np.cov(z.T, bias=True))
+    white, back = (vectors * values**-0.5) @ vectors.T, (vectors * values**0.5) @ vectors.T
+    left, sizes, _ = np.linalg.svd(white @ covariance(z, codes))
+    left = left[:, : int((sizes > 1e-8).sum())]
+    expected = z - (z - z.mean(0)) @ (back @ left @ left.T @ white).T
+    np.testing.assert_allclose(LEACE().fit(z, attributes).transform(z), expected, atol=1e-9)
+
+
+def test_leace_is_the_smallest_affine_change() -> None:
+    """Plain least squares, which takes the same directions out at right angles, moves the embeddings more."""
+    z, attributes, _ = mixed()
+    eraser = LEACE().fit(z, attributes)
+    directions = np.linalg.qr(covariance(z, eraser.coding_.encode(attributes)))[0][:, :4]
+    orthogonal = z - (z - z.mean(0)) @ directions @ directions.T
+    edits = [((made - z) ** 2).sum(1).mean() for made in (eraser.transform(z), orthogonal)]
+    assert edits[0] < 0.95 * edits[1]
+
+
+def test_splince_keeps_the_covariance_with_the_label() -> None:
+    z, attributes, label = mixed()
+    before = covariance(z, label)
+    moved = [
+        covariance(make_eraser(n).fit(z, attributes, keep=label).transform(z), label) for n in ("splince", "leace")
+    ]
+    np.testing.assert_allclose(moved[0], before, atol=1e-10)
+    assert np.abs(moved[1] - before).max() > 0.01
+    np.testing.assert_allclose(SPLINCE().fit(z, attributes).transform(z), LEACE().fit(z, attributes).transform(z))
+
+
+def test_what_points_the_same_way_is_refused() -> None:
+    random = np.random.default_rng(0)
+    sex = random.integers(0, 2, 2000)
+    z = random.normal(size=(2000, 4))
+    z[:, 0] += 3 * sex
+    with pytest.raises(ValueError, match="lie in the same direction"):
+        SPLINCE().fit(z, sex, keep=np.where(sex, "ill", "well"))
+
+
+def test_a_rare_group_is_moved_too() -> None:
+    """2 rows in 1,000, 3 standard deviations away: no mean is left apart, as an absolute threshold does."""
+    random = np.random.default_rng(0)
+    rare = np.arange(20_000) % 500 == 0
+    z = random.normal(size=(20_000, 8))
+    z[rare, 0] += 3
+    made = LEACE().fit(z, rare).transform(z)
+    assert np.abs(made[rare].mean(0) - made[~rare].mean(0)).max() < 1e-10
+
+
+def test_whole_numbers_are_labels_and_not_numbers() -> None:
+    """Three groups whose means do not lie on a line in the order of their codes."""
+    z, attributes, _ = mixed()
+    made = LEACE().fit(z, attributes["race"]).transform(z)
+    means = [made[attributes["race"] == code].mean(0) for code in range(3)]
+    assert max(np.abs(mean - means[0]).max() for mean in means) < 1e-10
+    with pytest.raises(ValueError, match="40 different whole numbers"):
+        LEACE().fit(z, np.arange(3000) % 40)
+
+
+def test_more_features_than_rows() -> None:
+    random = np.random.default_rng(0)
+    z, sex = random.normal(size=(60, 200)), np.arange(60) % 2
+    z[:, :5] += sex[:, None]
+    made = LEACE().fit(z, sex).transform(z)
+    assert np.isfinite(made).all()
+    assert np.abs(covariance(made, sex[:, None])).max() < 1e-10
+
+
+def test_redundant_and_constant_features() -> None:
+    z, attributes, _ = mixed()
+    wide = np.hstack([z, z[:, :3], np.ones((len(z), 1))])
+    made = LEACE().fit(wide, attributes["sex"]).transform(wide)
+    assert np.abs(covariance(made, (attributes["sex"] == "male")[:, None])).max() < 1e-8
+    np.testing.assert_array_equal(made[:, -1], 1)
+
+
+def test_transport_makes_the_groups_alike() -> None:
+    """Means, covariances and the correlation with age, on the rows that it was fitted to."""
+    z, attributes, _ = mixed()
+    z[attributes["sex"] == "male", 4] *= 2
+    made = Transport().fit(z, attributes).transform(z, attributes)
+    groups = [
+        made[(attributes["sex"] == sex) & (attributes["race"] == race)]
+        for sex in ("female", "male")
+        for race in range(3)
+    ]
+    scale = made.std(0)
+    for group in groups:
+        assert (np.abs(group.mean(0) - made.mean(0)) < 0.1 * scale).all()
+        np.testing.assert_allclose(np.cov(group.T), np.cov(groups[0].T), atol=0.15 * scale.max() ** 2)
+    inside = [np.corrcoef(column, attributes["age"])[0, 1] for column in made.T]
+    assert np.abs(inside).max() < 0.03
+
+
+def test_transport_of_one_feature_is_known() -> None:
+    """Normal laws with deviations 1 and 3 are carried to the one with the mean of means and of deviations."""
+    random = np.random.default_rng(0)
+    group = np.repeat([0, 1], 20_000)
+    z = np.where(group == 0, random.normal(0, 1, 40_000), random.normal(4, 3, 40_000))[:, None]
+    made = Transport().fit(z, group).transform(z, group)
+    for code in (0, 1):
+        assert made[group == code].mean() == pytest.approx(2, abs=0.05)
+        assert made[group == code].std() == pytest.approx(2, abs=0.05)
+
+
+def test_transport_refuses_what_it_cannot_do(drawn: Toy) -> None:
+    few = np.where(np.arange(len(drawn.z)) < 5, "rare", "other")
+    with pytest.raises(ValueError, match="has 5 rows; transport needs 10"):
+        Transport().fit(drawn.z, few)
+    fitted = Transport().fit(drawn.z, drawn.sex)
+    with pytest.raises(ValueError, match="needs the attributes"):
+        fitted.transform(drawn.z)
+    with pytest.raises(Exception, match="labels that the fit had not, such as '7'"):
+        fitted.transform(drawn.z[:2], [0, 7])
+
+
+@pytest.mark.parametrize("name", ["counterfactual", "span"])
+def test_what_counterfactuals_show_is_gone_for_every_probe(name: str, drawn: Toy) -> None:
+    """At most what disease tells, and three standard errors; disease as before. LEACE leaves the exclusive-or."""
+    fit, probe, score = np.split(np.arange(len(drawn.z)), [1500, 2500])
+    eraser = make_eraser(name).fit(drawn.z[fit], drawn.sex[fit], pairs=drawn.pairs[fit])
+    made = eraser.transform(drawn.z, pairs=drawn.pairs)
+    linear = LEACE().fit(drawn.z[fit], drawn.sex[fit]).transform(drawn.z)
+    for kind in PROBES:
+        told = auroc_of(fit_probe(kind, made[probe], drawn.sex[probe])(made[score]), drawn.sex[score], score)
+        assert told.value < 0.5 + 0.05 + 0.03, kind  # the disease itself tells 0.55 at most
+    told = auroc_of(fit_probe("mlp", linear[probe], drawn.sex[probe])(linear[score]), drawn.sex[score], score)
+    assert told.value > 0.9
+    kept = auroc_of(
+        fit_probe("linear", made[probe], drawn.disease[probe])(made[score]), drawn.disease[score], score
+    )
+    assert kept.value > 0.99
+
+
+@pytest.mark.parametrize("penalty", ["hsic", "adversary"])
+def test_independent_codes(penalty: str, drawn: Toy) -> None:
+    """Most of the exclusive-or is gone too, which LEACE leaves at above 0.9, and the disease is still told."""
+    fit, probe, score = np.split(np.arange(len(drawn.z)), [1500, 2500])
+    settings = {"steps": 400} if penalty == "hsic" else {"steps": 1000, "batch": 256}
+    eraser = make_eraser("independence", penalty=penalty, latent=4, hidden=64, **settings)
+    eraser.fit(drawn.z[fit], drawn.sex[fit], keep=drawn.disease[fit])
+    made = eraser.transform(drawn.z)
+    told = auroc_of(fit_probe("mlp", made[probe], drawn.sex[probe])(made[score]), drawn.sex[score], score)
+    kept = auroc_of(
+        fit_probe("linear", made[probe], drawn.disease[probe])(made[score]), drawn.disease[score], score
+    )
+    assert told.value < 0.7
+    assert kept.value > 0.95
+
+
+def test_the_published_loop_and_noise_look_good_in_sample_alone() -> None:
+    """With 200 features and 300 rows a probe of noise is right on its own rows, and guesses on others."""
+    of = toy(rows=1500, features=200)
+    fit, probe, score = np.split(np.arange(1500), [600, 900])
+    for name in ("published", "noise"):
+        eraser = make_eraser(name, **({"steps": 400} if name == "published" else {})).fit(of.z[fit], of.sex[fit])
+        made = eraser.transform(of.z)
+        scores = fit_probe("linear", made[probe], of.disease[probe])
+        assert auroc_of(scores(made[probe]), of.disease[probe], probe).value > 0.9
+        assert abs(auroc_of(scores(made[score]), of.disease[score], score).value - 0.5) < 0.1
+
+
+def test_noise_follows_from_the_embedding_and_tells_nothing(drawn: Toy) -> None:
+    made = Noise().fit(drawn.z, drawn.sex).transform(drawn.z)
+    np.testing.assert_allclose(made.mean(0), drawn.z.mean(0), atol=0.1)
+    np.testing.assert_allclose(made.std(0), drawn.z.std(0), rtol=0.1)
+    assert np.abs(np.corrcoef(made.T, drawn.z.T)[:12, 12:]).max() < 0.08
+    np.testing.assert_array_equal(Noise().fit(drawn.z, drawn.sex).transform(drawn.z[10:20]), made[10:20])
+
+
+def fitted(name: str, of: Toy) -> Eraser:
+    return make_eraser(name, **QUICK.get(name, {})).fit(
+        of.z[:500], of.sex[:500], of.disease[:500], pairs=of.pairs[:500]
+    )
+
+
+@pytest.mark.parametrize("name", [*ERASERS, "counterfactual+leace", "splince+transport"])
+def test_saved_and_loaded_it_does_the_same(name: str, drawn: Toy, tmp_path: Path) -> None:
+    """Bit for bit, also one after another; every eraser keeps shape and precision, and does something."""
+    eraser = fitted(name, drawn)
+    save_eraser(eraser, tmp_path / "eraser.safetensors")
+    for dtype in (np.float64, np.float32):
+        z, pairs = drawn.z[500:600].astype(dtype), drawn.pairs[500:600].astype(dtype)
+        made = eraser.transform(z, drawn.sex[500:600], pairs)
+        again = load_eraser(tmp_path / "eraser.safetensors").transform(z, drawn.sex[500:600], pairs)
+        assert made.dtype == dtype and made.shape == z.shape
+        assert not np.allclose(made, z)
+        np.testing.assert_array_equal(made, again)
+
+
+def test_a_changed_file_is_refused(drawn: Toy, tmp_path: Path) -> None:
+    path = tmp_path / "eraser.safetensors"
+    save_eraser(fitted("leace", drawn), path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="damaged or none of ours"):
+        load_eraser(path)
+    with pytest.raises(ConfigError, match="no eraser 'leaze'; did you mean 'leace'"):
+        make_eraser("leaze")
+
+
+@pytest.mark.parametrize("name", ["leace", "splince", "noise", "independence"])
+def test_scikit_learn_finds_its_conventions_kept(name: str) -> None:
+    failed = [
+        one
+        for one in check_estimator(make_eraser(name, **QUICK.get(name, {})), on_fail=None, on_skip=None)
+        if one["status"] == "failed"
+    ]
+    assert not failed, [(one["check_name"], one["exception"]) for one in failed]
+
+
+def test_in_a_pipeline_and_as_a_clone(drawn: Toy) -> None:
+    pipeline = clone(make_pipeline(StandardScaler(), LEACE(shrinkage=0.1)))
+    made = pipeline.fit_transform(drawn.z, drawn.sex)
+    assert pipeline[1].get_params() == {"shrinkage": 0.1}
+    assert np.abs(covariance(made, drawn.sex[:, None])).max() < 1e-10
+
+
+def test_from_disk_as_from_memory(drawn: Toy, tmp_path: Path) -> None:
+    """The same file read in blocks gives the same eraser as the array does."""
+    z = np.tile(drawn.z, (3, 1)).astype(np.float32)
+    np.save(tmp_path / "z.npy", z)
+    sex = np.tile(drawn.sex, 3)
+    mapped = np.load(tmp_path / "z.npy", mmap_mode="r")
+    np.testing.assert_array_equal(LEACE().fit(mapped, sex).transform(mapped), LEACE().fit(z, sex).transform(z))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "expected"),
+    [
+        (np.full(50, "female"), "'attribute' is 'female' in all 50 rows"),
+        (np.array([None, *["a", "b"] * 24, "a"], dtype=object), "missing in 1 of 50 rows"),
+        (np.arange(50), "50 different whole numbers; say whether they are labels or a number"),
+        (np.r_[np.inf, np.arange(49.0)], "not finite in 1 rows"),
+        (np.arange(49) % 2, r"has the shape \(49,\); expected \(50,\)"),
+        (None, "requires y"),
+    ],
+)
+def test_attributes_that_cannot_be(attribute: Any, expected: str) -> None:
+    z = np.random.default_rng(0).normal(size=(50, 3))
+    with pytest.raises(ValueError, match=expected):
+        LEACE().fit(z, attribute)
+
+
+@pytest.mark.parametrize("name", ["leace", "transport", "span", "noise", "independence", "distilled"])
+def test_embeddings_with_nan_are_refused(name: str, drawn: Toy) -> None:
+    z = drawn.z[:500].copy()
+    z[17, 2] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity in row 17"):
+        make_eraser(name, **QUICK.get(name, {})).fit(z, drawn.sex[:500], pairs=drawn.pairs[:500])
+
+
+def test_without_pairs_or_with_wrong_ones(drawn: Toy) -> None:
+    with pytest.raises(ValueError, match="none is given"):
+        make_eraser("span").fit(drawn.z, drawn.sex)
+    with pytest.raises(ValueError, match=r"expected \(4000, counterfactuals, 12\)"):
+        make_eraser("counterfactual").fit(drawn.z, drawn.sex, pairs=drawn.pairs[:, :, :5])
+    with pytest.raises(ValueError, match="put it first"):
+        make_eraser("leace+counterfactual").fit(drawn.z, drawn.sex, pairs=drawn.pairs)
+
+
+def test_attributes_as_a_table_or_a_mapping(drawn: Toy) -> None:
+    sex = np.where(drawn.sex == 1, "male", "female")
+    made = [
+        LEACE().fit(drawn.z, y).transform(drawn.z)
+        for y in (sex, {"sex": sex}, pd.DataFrame({"sex": sex}), pd.Series(sex))
+    ]
+    for other in made[1:]:
+        np.testing.assert_array_equal(made[0], other)
