@@ -12,6 +12,7 @@ and those of the runs' models, one run a seed. Each part writes its key of resul
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +39,7 @@ from causalcxr.predictors.networks import PredictorConfig
 from causalcxr.predictors.predictor import NetworkPredictor
 from causalcxr.randomness import seeded
 from causalcxr.runs import load, open_run
+from causalcxr.support.files import write_json
 from causalcxr.training.config import StageConfig
 from causalcxr.training.loop import Fit
 from causalcxr.training.objectives import PredictorObjective
@@ -57,16 +59,26 @@ def main() -> None:
     parser.add_argument("what", choices=["toy", "simulated", "nih", "stream"])
     parser.add_argument("--runs", type=Path, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path("runs/debias"))
     options = parser.parse_args()
     if options.what == "stream":
         keep({"stream": measure_stream()})
         return
-    if options.what == "simulated":
-        found = [simulated(run, seed) for seed, run in enumerate(options.runs)]
-    else:
-        found = [{"toy": toy, "nih": nih}[options.what](seed) for seed in options.seeds]
+    makers = {"toy": toy, "nih": nih, "simulated": lambda seed: simulated(options.runs[seed], seed)}
+    found = [
+        once(options.folder / f"{options.what}-{seed}.json", makers[options.what], seed) for seed in options.seeds
+    ]
     keep({options.what: over_seeds([one["erasers"] for one in found])})
     keep({"floor": {options.what: over_seeds([one["floor"] for one in found])}})
+    if options.what == "simulated":
+        keep({"exact_error": over_seeds([one["exact_error"] for one in found])})
+
+
+def once(path: Path, make: Callable[[int], dict[str, Any]], seed: int) -> dict[str, Any]:
+    """What a seed gave, measured if it is not there."""
+    if not path.exists():
+        write_json(path, make(seed))
+    return json.loads(path.read_text())
 
 
 def toy(seed: int) -> dict[str, Any]:
@@ -94,9 +106,7 @@ def simulated(run: Path, seed: int) -> dict[str, Any]:
     subjects = dict.fromkeys((*ALONE, *BY_PAIRS), by_model)
     subjects |= {f"{name}, exact": by_truth for name in ("counterfactual", "distilled", "span")}
     found = measured(by_model, subjects, seed)
-    errors = {name: exact_error(scm, test, name) for name in ERASED}
-    print(run.name, {name: round(error, 3) for name, error in errors.items()})
-    return found
+    return found | {"exact_error": {name: exact_error(scm, test, name) for name in ERASED}}
 
 
 def exact_error(scm: Any, split: Split, name: str, rows: int = 300) -> float:

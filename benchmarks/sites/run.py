@@ -72,10 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, default=Path("runs/sites/age"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--what", nargs="+", choices=["by_size", "large"], default=["by_size", "large"])
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     first = options.seeds[0]
-    pairs = [(each, strategy) for each in dict.fromkeys([*BY_SIZE, *LARGE]) for strategy in MADE_BY]
+    pairs = [(each, strategy) for each in settings_of(options.what) for strategy in MADE_BY]
     trial = [Cell(*pair, rate, first) for pair in pairs for rate in RATES]
     train(options.folder, trial, options.processes)
     best = {}
@@ -91,12 +92,19 @@ def main() -> None:
         interval = seed_interval(errors)
         found = {"error": interval.value, "low": interval.low, "high": interval.high, "by_seed": errors}
         measured[each][strategy] = found | {"learning_rate": rate}
-    per_site = {str(each.films): measured[each] for each in BY_SIZE}
-    save_png(figure(per_site), HERE.parents[1] / "docs" / "sites_by_size.png")
-    large = {each.name: measured[each] for each in LARGE}
-    keep({"per_site": per_site, "crossing_films_per_site": crossing(per_site), "large_sites": large})
+    if "by_size" in options.what:
+        per_site = {str(each.films): measured[each] for each in BY_SIZE}
+        save_png(figure(per_site), HERE.parents[1] / "docs" / "sites_by_size.png")
+        keep({"per_site": per_site, "crossing_films_per_site": crossing(per_site)})
+    if "large" in options.what:
+        keep({"large_sites": {each.name: measured[each] for each in LARGE}})
     for each, row in measured.items():
         print(each.name, {strategy: round(found["error"], 2) for strategy, found in row.items()})
+
+
+def settings_of(what: Sequence[str]) -> list[Setting]:
+    """Every setting once."""
+    return list(dict.fromkeys([*(BY_SIZE if "by_size" in what else []), *(LARGE if "large" in what else [])]))
 
 
 def train(folder: Path, cells: Sequence[Cell], processes: int) -> None:

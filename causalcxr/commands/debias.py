@@ -16,12 +16,12 @@ HELP = """usage: causalcxr debias fit EMBEDDINGS --table TABLE --erase A [B ...]
 fit: erasers, on a third of the patients, into DIR. report: what fresh probes tell afterwards, on patients that
 neither eraser nor probe has seen; writes DIR/report.html and debias.json. apply: erase from other embeddings.
 
-EMBEDDINGS             .npy, .npz, .safetensors, .csv or .parquet: rows by features, with their ids if there are any
+EMBEDDINGS             .npy, .npz, .safetensors, .csv or .parquet: rows by features, with ids if there are any
 --table TABLE          .csv or .parquet with the attributes; without ids in EMBEDDINGS a row for each, in order
 --erase, --keep        columns: attributes to erase, labels that shall stay as they are
---erasers NAME ...     leace, splince, transport, independence, distilled, span, counterfactual, published, noise; one
-                       after another: counterfactual+leace (leace splince transport independence; with pairs also
-                       counterfactual distilled)
+--erasers NAME ...     leace, splince, transport, independence, distilled, span, counterfactual, published, noise;
+                       one after another: counterfactual+leace (leace splince transport independence; with pairs
+                       also counterfactual distilled)
 --pairs PAIRS          .npy (rows, counterfactuals, features), as causalcxr embed --over writes it
 --numbers, --labels    columns of whole numbers that are numbers (age in years), or labels of more than 20 kinds
 --id, --patient        columns of the table: the embeddings' id (id), whose it is (patient_id)

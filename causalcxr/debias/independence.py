@@ -87,12 +87,12 @@ class Independence(_Coded):
 
     def __init__(
         self,
-        penalty: str = "hsic",
+        penalty: str = "adversary",
         strength: float | None = None,
         kl: float = 0.3,
         kept: float = 1.0,
         latent: int = 8,
-        steps: int = 1500,
+        steps: int = 1000,
         hidden: int = 256,
         batch: int = 512,
         seed: int = 0,
