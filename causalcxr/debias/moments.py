@@ -35,7 +35,7 @@ def blocks(embeddings: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 def finite(block: np.ndarray, first: int = 0) -> np.ndarray:
     """The block itself. Raises EmbeddingsError: NaN or infinity in it."""
-    if not np.isfinite(block.sum(dtype=np.float64)):
+    if not np.isfinite(block.sum()):  # or it is too large: then every number is looked at
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
             raise EmbeddingsError(
@@ -57,7 +57,7 @@ def measure_moments(embeddings: np.ndarray, codes: np.ndarray) -> Moments:
     codes = codes - centre_codes
     for rows, block in blocks(embeddings):
         moved = finite(block, rows.start) - centre
-        total += moved.sum(axis=0, dtype=np.float64)
+        total += np.ones(len(moved), dtype=moved.dtype) @ moved
         square += moved.T @ moved
         cross += moved.T @ codes[rows].astype(moved.dtype)
     shift = total / n
