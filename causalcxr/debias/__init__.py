@@ -1,7 +1,7 @@
 """Takes attributes out of embeddings, and measures with fresh probes how much of them is left."""
 
-from causalcxr.debias.counterfactual import Counterfactual, Distilled, Span
-from causalcxr.debias.independence import Independence, Published
+from causalcxr.debias.counterfactual import Counterfactual, Span
+from causalcxr.debias.independence import Distilled, Independence, Published
 from causalcxr.debias.linear import LEACE, SPLINCE
 from causalcxr.debias.noise import Noise
 from causalcxr.debias.registry import load_eraser, save_eraser

@@ -10,7 +10,7 @@ from causalcxr.debias.coding import Coding, as_columns
 from causalcxr.debias.errors import EmbeddingsError
 from causalcxr.debias.moments import blocks, finite
 
-__all__ = ["Eraser", "Fitting"]
+__all__ = ["Eraser", "Fitting", "pairs_of"]
 
 
 class Fitting:
@@ -128,3 +128,12 @@ def _checked_pairs(pairs: Any, z: np.ndarray) -> np.ndarray:
             f"pairs have the shape {pairs.shape}; expected ({len(z)}, counterfactuals, {z.shape[1]})"
         )
     return pairs
+
+
+def pairs_of(given: Fitting) -> np.ndarray:
+    """The pairs of a fit. Raises EmbeddingsError: none is given."""
+    if given.pairs is None:
+        raise EmbeddingsError(
+            "this eraser is fitted to pairs, embeddings of the rows' counterfactuals; none is given"
+        )
+    return given.pairs

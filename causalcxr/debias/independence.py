@@ -1,29 +1,29 @@
-"""Codes that are independent of the attributes, from which a decoder that is told them makes the embedding
-again.
+"""Codes that are independent of the attributes, from which a decoder that is given them makes embeddings.
 
-What the decoder is given the code need not hold, and a penalty takes away what it holds all the same: HSIC, or
-an adversary done right. A linear head that reads the labels to keep keeps them in the code. The erased
-embedding is what the decoder makes of the code, averaged over all values of the attributes. `published` is the
-loop of arXiv:2502.04386 as a negative control: its encoder gets no gradient of the adversary, and the weight of
-its KL term lets codes collapse to noise.
+What the decoder is given the code need not hold, and a penalty takes away what it holds all the same: HSIC, or an
+adversary done right. A linear head that reads the labels to keep keeps them in the code. `independence` makes the
+embedding again, averaged over all values of the attributes; `distilled` the mean over a row's counterfactuals.
+`published` is the loop of arXiv:2502.04386 as a negative control: its encoder gets no gradient of the adversary, and
+the weight of its KL term lets codes collapse to noise.
 """
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalcxr.debias.base import Eraser, Fitting
-from causalcxr.debias.networks import Skipped, batches, hsic, mlp, state_arrays, take_state, train
+from causalcxr.debias.adversary import Adversary
+from causalcxr.debias.base import Eraser, Fitting, pairs_of
+from causalcxr.debias.networks import Skipped, hsic, mlp, state_arrays, take_state, train
 from causalcxr.debias.noise import gaussian_of
 from causalcxr.support.errors import nearest
 
-__all__ = ["Independence", "Published"]
+__all__ = ["Distilled", "Independence", "Published"]
 
 STRENGTHS = {"hsic": 3000.0, "adversary": 3.0}
-_ADVERSARY_STEPS = 4  # to one of the encoder
 
 
 class _Coded(Eraser):
@@ -103,10 +103,11 @@ class Independence(_Coded):
     def _fit(self, given: Fitting) -> None:
         if self.penalty not in STRENGTHS:
             raise ValueError(f"penalty is '{self.penalty}'; {nearest(self.penalty, STRENGTHS)}")
-        z, codes = self._prepare(given, given.codes.shape[1])
+        z, codes = self._prepare(given, self._told(given.codes).shape[1])
+        told, target = self._told(codes), self._target(given).float()
         strength = STRENGTHS[self.penalty] if self.strength is None else self.strength
         noise = torch.Generator().manual_seed(self.seed)
-        adversary = _Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
+        adversary = Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
         kept = torch.zeros(len(z), 0)
         if given.keep_coding is not None and given.keep is not None:
             kept = torch.from_numpy(given.keep_coding.encode(given.keep)).float()
@@ -115,20 +116,26 @@ class Independence(_Coded):
         def loss(rows: Tensor) -> Tensor:
             mean, logvar = self._encode(z[rows])
             drawn = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=noise)
-            made = self.decoder_(torch.cat([drawn, codes[rows]], dim=1))
-            found = (made - z[rows]).square().mean() + self.kl * _divergence(mean, logvar)
+            made = self.decoder_(torch.cat([drawn, told[rows]], dim=1))
+            found = (made - target[rows]).square().mean() + self.kl * _divergence(mean, logvar)
             if kept.shape[1]:
                 found = found + self.kept * _head_loss(head(mean), kept[rows])
             if adversary is None:
                 return found + strength * hsic(mean, codes[rows])
-            with torch.no_grad():
-                seen = self._encode(z)[0]
-            adversary.learn(seen)
+            adversary.learn(lambda rows: self._encode(z[rows])[0])
             return found + strength * adversary.told(mean)
 
         networks = [*self.encoder_.parameters(), *self.decoder_.parameters(), *head.parameters()]
         train(networks, loss, len(z), self.steps, self.batch, self.seed)
         self._finish()
+
+    def _told(self, codes: Any) -> Any:
+        """What the decoder is given of the attributes' columns `(N, A)`."""
+        return codes
+
+    def _target(self, given: Fitting) -> Tensor:
+        """What the decoder is to make, scaled."""
+        return self._scaled(given.z)
 
     @torch.no_grad()
     def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
@@ -137,6 +144,23 @@ class Independence(_Coded):
         values = [torch.from_numpy(np.concatenate(one)) for one in product(*every)]
         made = torch.stack([self.decoder_(torch.cat([code, value.expand(len(z), -1)], dim=1)) for value in values])
         return self._back(made.mean(dim=0), z)
+
+
+class Distilled(Independence):
+    """Independent codes whose decoder makes the mean over a row's counterfactuals, which it is fitted to.
+
+    For rows without images at hand: the code comes from the embedding alone.
+    """
+
+    def _told(self, codes: Any) -> Any:
+        return codes[:, :0]
+
+    def _target(self, given: Fitting) -> Tensor:
+        return self._scaled(pairs_of(given).mean(axis=1, dtype=np.float64))
+
+    @torch.no_grad()
+    def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
+        return self._back(self.decoder_(self._encode(self._scaled(z))[0]), z)
 
 
 class Published(_Coded):
@@ -187,30 +211,3 @@ def _head_loss(said: Tensor, kept: Tensor) -> Tensor:
     labels = F.binary_cross_entropy_with_logits(said[:, one_hot], kept[:, one_hot], reduction="sum")
     numbers = (said[:, ~one_hot] - kept[:, ~one_hot]).square().sum()
     return (labels + numbers) / len(kept)
-
-
-class _Adversary:
-    """Reads the attributes' columns from a code."""
-
-    def __init__(self, latent: int, hidden: int, codes: Tensor, seed: int):
-        self.network = mlp(latent, hidden, codes.shape[1])
-        self.codes, self.mean = codes, codes.mean(dim=0)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=2e-3)
-        self.rows = batches(len(codes), 512, seed + 1)
-
-    def learn(self, seen: Tensor) -> None:
-        """A few steps on codes as they stand."""
-        for _ in range(_ADVERSARY_STEPS):
-            rows = next(self.rows)
-            self.optimiser.zero_grad(set_to_none=True)
-            F.mse_loss(self.network(seen[rows]), self.codes[rows]).backward()
-            self.optimiser.step()
-
-    def told(self, code: Tensor) -> Tensor:
-        """How far its answers are from those of one who knows nothing; gradients reach the code alone."""
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(False)
-        found = (self.network(code) - self.mean).square().mean() / self.codes.var(dim=0).mean()
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(True)
-        return found

@@ -40,7 +40,9 @@ class LEACE(Eraser):
         self.mean_, self.left_, self.right_ = _solve(given, False, self.shrinkage)
 
     def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
-        left, right, offset = (part.astype(z.dtype) for part in (self.left_, self.right_, self.mean_ @ self.right_))
+        left, right, offset = (
+            part.astype(z.dtype) for part in (self.left_, self.right_, self.mean_ @ self.right_)
+        )
         change = (z @ right - offset) @ left.T
         return np.subtract(z, change, out=change)
 

@@ -8,9 +8,9 @@ import torch
 
 from causalcxr.debias.base import Eraser, Fitting
 from causalcxr.debias.coding import Coding
-from causalcxr.debias.counterfactual import Counterfactual, Distilled, Span
+from causalcxr.debias.counterfactual import Counterfactual, Span
 from causalcxr.debias.errors import EmbeddingsError
-from causalcxr.debias.independence import Independence, Published
+from causalcxr.debias.independence import Distilled, Independence, Published
 from causalcxr.debias.linear import LEACE, SPLINCE
 from causalcxr.debias.noise import Noise
 from causalcxr.debias.transport import Transport
