@@ -27,6 +27,7 @@ from causalcxr.config import Config, load_config
 from causalcxr.data.cohort import Cohort, Split
 from causalcxr.data.preparation import open_cohort
 from causalcxr.debias.embedding import counterfactual_embeddings, embed_split, values_to_average
+from causalcxr.debias.errors import EmbeddingsError
 from causalcxr.debias.parts import split_patients
 from causalcxr.debias.protocol import RAW, Measured, Subject, accuracy_at_budget, floors, measure
 from causalcxr.debias.registry import make_eraser
@@ -48,7 +49,7 @@ from causalcxr.values import decode
 
 HERE = Path(__file__).parent
 ALONE = ("leace", "splince", "transport", "independence", "published", "noise")
-BY_PAIRS = ("counterfactual", "counterfactual+leace", "counterfactual+transport", "distilled", "span")
+BY_PAIRS = ("counterfactual", "counterfactual+leace", "counterfactual+independence", "distilled", "span")
 SUBJECTS, ERASED, KEPT = 8000, ("sex", "race"), "finding"
 NETWORK = PredictorConfig(widths=[16, 32, 32])  # 64 features
 CLASSIFIER = StageConfig(steps=700, batch_size=64, clip_norm=5, validate_every=350)
@@ -166,15 +167,19 @@ def measured(rows: Embedded, by_name: dict[str, Embedded], seed: int) -> dict[st
     """All erasers of one seed, each on its rows (the same but for the pairs)."""
     parts = split_patients(rows.patients, seed)
     subject = Subject(rows, parts, seed)
-    found = {RAW: facts(measure(subject, None, more=False), {})}
-    budget = None
+    raw = measure(subject, None, more=False)
+    found = {RAW: facts(raw, accuracy_at_budget(subject, None, 0.0, raw))}
+    budget = 0.0
     for name, of in by_name.items():
         subject = Subject(of, parts, seed)
-        eraser = subject.fit(make_eraser(name.partition(",")[0]))
+        try:
+            eraser = subject.fit(make_eraser(name.partition(",")[0]))
+        except EmbeddingsError as refusal:
+            print(seed, name, "refused:", refusal, flush=True)
+            continue
         one = measure(subject, eraser, more=False)
         budget = one.edit if name == "leace" else budget
-        accuracy = accuracy_at_budget(subject, eraser, budget, one) if budget is not None else {}
-        found[name] = facts(one, accuracy)
+        found[name] = facts(one, accuracy_at_budget(subject, eraser, budget, one))
         print(seed, name, json.dumps(found[name]), flush=True)
     return {"erasers": found, "floor": {name: of.value for name, of in floors(subject).items()}}
 
@@ -192,7 +197,8 @@ def facts(one: Measured, accuracy: dict[str, float]) -> dict[str, Any]:
 def over_seeds(found: list[Any]) -> Any:
     """Every number as its mean over seeds with Student's interval."""
     if isinstance(found[0], dict):
-        return {key: over_seeds([one[key] for one in found]) for key in found[0]}
+        every = [key for key in found[0] if all(key in one for one in found)]  # an eraser may be refused
+        return {key: over_seeds([one[key] for one in found]) for key in every}
     interval = seed_interval(found)
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 

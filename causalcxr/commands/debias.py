@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from causalcxr.commands.arguments import Parser, say
+from causalcxr.commands.arguments import Parser, refuse_replacing, say
 from causalcxr.support.errors import ConfigError
 
-__all__ = ["HELP", "SECTIONS", "run"]
+__all__ = ["HELP", "run"]
 
-SECTIONS = ()
 HELP = """usage: causalcxr debias fit EMBEDDINGS --table TABLE --erase A [B ...] [--keep C ...] --out DIR
        causalcxr debias report DIR
        causalcxr debias apply DIR/erasers/NAME.safetensors EMBEDDINGS OUT.npy [--table TABLE] [--pairs PAIRS]
@@ -30,6 +29,20 @@ EMBEDDINGS             .npy, .npz, .safetensors, .csv or .parquet: rows by featu
 """
 DEFAULT = ("leace", "splince", "transport", "independence")
 WITH_PAIRS = ("counterfactual", "distilled")
+_OF_FIT = (
+    "table",
+    "pairs",
+    "out",
+    "erase",
+    "keep",
+    "erasers",
+    "numbers",
+    "labels",
+    "id",
+    "patient",
+    "parts",
+    "seed",
+)
 
 
 def run(arguments: list[str]) -> None:
@@ -38,7 +51,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("action", nargs="?", choices=["fit", "report", "apply"])
     parser.add_argument("places", nargs="*", type=Path)
     for name in ("--erase", "--keep", "--erasers", "--numbers", "--labels"):
-        parser.add_argument(name, nargs="+", default=[])
+        parser.add_argument(name, nargs="+", action="extend", default=[])
     for name in ("--table", "--pairs", "--out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--id", default="id")
@@ -51,6 +64,16 @@ def run(arguments: list[str]) -> None:
         raise ConfigError(
             "debias: expected fit EMBEDDINGS, report DIR, or apply ERASER EMBEDDINGS OUT; see --help"
         )
+    if options.seed < 0:
+        raise ConfigError(f"debias: --seed {options.seed}; expected 0 or more")
+    unused = {
+        "fit": (),
+        "report": _OF_FIT,
+        "apply": [name for name in _OF_FIT if name not in ("table", "pairs", "id")],
+    }
+    for name in unused[options.action]:
+        if getattr(options, name) != parser.get_default(name):
+            raise ConfigError(f"debias {options.action}: --{name} has no place here; see causalcxr debias --help")
     {"fit": _fit, "report": _report, "apply": _apply}[options.action](options)
 
 
@@ -60,6 +83,7 @@ def _fit(options: Any) -> None:
             raise ConfigError(f"debias fit: --{name} is missing; see causalcxr debias --help")
     from causalcxr.debias.study import Where, fit  # slow to import, and help needs none of it
     from causalcxr.debias.tables import Wanted
+    from causalcxr.support.progress import progress_bar
 
     wanted = Wanted(
         options.erase, options.keep, options.numbers, options.labels, options.id, options.patient, options.parts
@@ -68,13 +92,17 @@ def _fit(options: Any) -> None:
     where = Where(str(embeddings), str(options.table), str(options.pairs or ""))
     names = options.erasers or [*(WITH_PAIRS if options.pairs else ()), *DEFAULT]
     names = [name for name in names if options.keep or name != "splince"]
-    subject, refused = fit(where, wanted, names, options.out, options.seed)
+    with progress_bar("fit", len(names)) as advance:
+        subject, refused = fit(where, wanted, names, options.out, options.seed, advance)
     rows = subject.rows
     say(f"{len(rows.z):,} embeddings of {rows.z.shape[1]} features, {len(set(rows.patients)):,} patients")
+    for remark in rows.remarks:
+        say(remark)
     for reason, count in rows.lost.items():
         say(f"left out, {reason}: {count:,}")
     for attribute in (*subject.erase, *subject.keep):
-        what = f"labels {', '.join(attribute.labels)}" if attribute.is_discrete else "a number"
+        labels = ", ".join([*attribute.labels[:8], *(["..."] if len(attribute.labels) > 8 else [])])
+        what = f"{len(attribute.labels)} labels, {labels}" if attribute.is_discrete else "a number"
         say(f"{attribute.name}: {what}")
     for name, reason in refused.items():
         say(f"{name} refused: {reason}")
@@ -99,5 +127,6 @@ def _apply(options: Any) -> None:
     from causalcxr.debias.study import apply
 
     eraser, embeddings, out = options.places
+    refuse_replacing([out], [path for path in (eraser, embeddings, options.table, options.pairs) if path])
     rows = apply(eraser, embeddings, out, options.table, options.pairs, options.id)
     say(f"wrote {rows:,} embeddings into {out}")

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from causalcxr.runs import Run
     from causalcxr.scm import StructuralCausalModel
 
-__all__ = ["HELP", "SECTIONS", "run"]
+__all__ = ["HELP", "run"]
 
 OWN = ("predictor", "evaluator")
-SECTIONS = ("data",)
 HELP = """usage: causalcxr embed RUN OUT [--model MODEL] [--layer NAME] [--over ATTRIBUTE ...] [options]
 
 Embeds the images of RUN's cohort. Writes OUT/embeddings.npy, float32 (images, numbers), and OUT/table.csv, which

@@ -69,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
         command = import_module(f"causalcxr.commands.{name}")
         if rest[-1:] in (["-h"], ["--help"]) and hasattr(command, "HELP"):
-            settings = settings_text(command.SECTIONS, getattr(command, "ROOT", "Config"))
-            sys.stdout.write(f"{command.HELP}\n{settings}\n")
+            sections = getattr(command, "SECTIONS", None)  # without them it takes no key=value
+            settings = "" if sections is None else settings_text(sections, getattr(command, "ROOT", "Config"))
+            sys.stdout.write(f"{command.HELP}\n{settings}\n".replace("\n\n\n", "\n"))
             return 0
         return command.run(rest) or 0
     except CausalCXRError as error:

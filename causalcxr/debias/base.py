@@ -42,7 +42,8 @@ class Fitting:
 
 
 class Eraser(TransformerMixin, BaseEstimator):
-    """`fit(Z, attributes)`, then `transform(Z)`; embeddings `(N, D)` keep their shape and precision.
+    """`fit(Z, attributes)`, then `transform(Z)`; embeddings `(N, D)` keep their shape; float32 stays so, and all
+    else becomes float64.
 
     Attributes: an array `(N,)` or `(N, K)`, a mapping or a table. Text and whole numbers are labels, decimals
     are numbers. A subclass gives `_fit`, and `_transform` of a block of rows; `ARRAYS` names what is saved.
@@ -82,6 +83,12 @@ class Eraser(TransformerMixin, BaseEstimator):
         Raises EmbeddingsError: something that is needed is not given.
         """
         check_is_fitted(self, "coding_")
+        shape = getattr(X, "shape", ())
+        if len(shape) == 2 and shape[1] != self.n_features_in_:
+            raise EmbeddingsError(
+                f"X has {shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input"
+            )
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=False)
         given = {"attributes": attributes, "pairs": pairs}
         for name in self.NEEDS:
@@ -127,6 +134,9 @@ def _checked_pairs(pairs: Any, z: np.ndarray) -> np.ndarray:
         raise EmbeddingsError(
             f"pairs have the shape {pairs.shape}; expected ({len(z)}, counterfactuals, {z.shape[1]})"
         )
+    for rows, block in blocks(pairs):
+        if not np.isfinite(block).all():
+            raise EmbeddingsError(f"pairs hold NaN or infinity in or after row {rows.start}; leave these rows out")
     return pairs
 
 

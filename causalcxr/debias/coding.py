@@ -42,7 +42,15 @@ class Attribute:
         """`(N, labels)` of zeros and ones, or `(N, 1)` of standard deviations from the mean."""
         if self.is_discrete:
             return np.eye(len(self.labels))[self.codes(values)]
-        return ((values.astype(np.float64) - self.mean) / self.scale)[:, None]
+        try:
+            numbers = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise EmbeddingsError(f"'{self.name}' was a number in the fit, and has values that are none") from None
+        if not np.isfinite(numbers).all():
+            raise EmbeddingsError(
+                f"'{self.name}' is missing or not finite in {int((~np.isfinite(numbers)).sum())} rows"
+            )
+        return ((numbers - self.mean) / self.scale)[:, None]
 
 
 class Coding:
@@ -100,20 +108,29 @@ def as_columns(attributes: Any, rows: int, what: str = "attribute") -> dict[str,
     if isinstance(attributes, pd.Series):
         attributes = attributes.to_frame(str(attributes.name or what))
     if isinstance(attributes, pd.DataFrame):
-        columns = {str(name): attributes[name].to_numpy() for name in attributes}
+        columns = {str(name): _plain(pd.Series(attributes[name])) for name in attributes}
     elif isinstance(attributes, Mapping):
-        columns = {str(name): np.asarray(values) for name, values in attributes.items()}
+        columns = {str(name): _plain(pd.Series(values)) for name, values in attributes.items()}
     else:
         table = np.asarray(attributes)
         table = table[:, None] if table.ndim == 1 else table
         names = [what] if table.shape[1] == 1 else [f"{what}{i + 1}" for i in range(table.shape[1])]
         columns = {name: table[:, i] for i, name in enumerate(names)}
+    if not columns:
+        raise EmbeddingsError(f"no {what} is given")
     for name, values in columns.items():
         if values.shape != (rows,):
             raise EmbeddingsError(
                 f"'{name}' has the shape {values.shape}; expected ({rows},), as the embeddings have rows"
             )
     return columns
+
+
+def _plain(values: pd.Series) -> np.ndarray:
+    """As numpy has it: labels of a category as text, objects that are all numbers as numbers."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return np.asarray([None if pd.isna(value) else str(value) for value in values], dtype=object)
+    return values.infer_objects().to_numpy() if values.dtype == object else values.to_numpy()
 
 
 def _describe(name: str, values: np.ndarray) -> Attribute:
@@ -128,13 +145,18 @@ def _describe(name: str, values: np.ndarray) -> Attribute:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise EmbeddingsError(f"'{name}' is not finite in {int((~np.isfinite(values)).sum())} rows")
-        return Attribute(
-            name, mean=float(values.mean(dtype=np.float64)), scale=float(values.std(dtype=np.float64))
-        )
+        mean, scale = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+        if not 1e-100 < scale < 1e100:
+            raise EmbeddingsError(f"'{name}' has a standard deviation of {scale:g}; give it in another unit")
+        return Attribute(name, mean=mean, scale=scale)
     if values.dtype.kind in "iu" and len(different) > MOST_LABELS:
         raise EmbeddingsError(
             f"'{name}' has {len(different)} different whole numbers; say whether they are labels or a number "
             f"(--labels {name} or --numbers {name}; in Python text or float)"
+        )
+    if len(different) > max(MOST_LABELS, len(values) / 2):
+        raise EmbeddingsError(
+            f"'{name}' has {len(different)} labels in {len(values)} rows; expected labels that rows share"
         )
     return Attribute(name, tuple(sorted(set(_texts(values).tolist()), key=_sortable)))
 

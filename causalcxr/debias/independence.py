@@ -3,11 +3,10 @@
 What the decoder is given the code need not hold, and a penalty takes away what it holds all the same: HSIC, or an
 adversary done right. A linear head that reads the labels to keep keeps them in the code. `independence` makes the
 embedding again, averaged over all values of the attributes; `distilled` the mean over a row's counterfactuals.
-`published` is the loop of arXiv:2502.04386 as a negative control: its encoder gets no gradient of the adversary, and
-the weight of its KL term lets codes collapse to noise.
+`published` is the loop of arXiv:2502.04386 as a negative control: its encoder gets no gradient of the adversary,
+and the weight of its KL term lets codes collapse to noise.
 """
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,16 @@ from torch.nn import functional as F
 
 from causalcxr.debias.adversary import Adversary
 from causalcxr.debias.base import Eraser, Fitting, pairs_of
+from causalcxr.debias.errors import EmbeddingsError
 from causalcxr.debias.networks import Skipped, hsic, mlp, state_arrays, take_state, train
 from causalcxr.debias.noise import gaussian_of
+from causalcxr.randomness import seeded
 from causalcxr.support.errors import nearest
 
 __all__ = ["Distilled", "Independence", "Published"]
 
 STRENGTHS = {"hsic": 3000.0, "adversary": 3.0}
+MOST_COMBINATIONS = 64  # of labels, over which the decoder's answers are averaged
 
 
 class _Coded(Eraser):
@@ -40,8 +42,7 @@ class _Coded(Eraser):
         """Embeddings and codes as tensors; makes the networks. `told`: columns that the decoder is told."""
         self.mean_, spread = given.scaling()
         self.scale_ = np.where(spread > 0, spread, 1.0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             self._build(told)
         return self._scaled(given.z).float(), torch.from_numpy(given.codes).float()
 
@@ -50,9 +51,13 @@ class _Coded(Eraser):
         self.decoder_ = Skipped(self.latent + told, self.hidden, self.n_features_in_)
 
     def _finish(self) -> None:
-        """Answers are in float64, so that a row's does not depend on those beside it."""
+        """Answers are in float64, so that a row's does not depend on those beside it. Raises EmbeddingsError."""
         self.encoder_.double()
         self.decoder_.double()
+        if not all(bool(p.isfinite().all()) for n in (self.encoder_, self.decoder_) for p in n.parameters()):
+            raise EmbeddingsError(
+                f"{type(self).__name__} found no finite weights; it needs more rows, or fewer steps"
+            )
 
     def _scaled(self, z: np.ndarray) -> Tensor:
         return torch.from_numpy((z - self.mean_) / self.scale_)
@@ -85,6 +90,8 @@ class Independence(_Coded):
     little.
     """
 
+    ARRAYS = ("mean_", "scale_", "told_")
+
     def __init__(
         self,
         penalty: str = "adversary",
@@ -105,13 +112,17 @@ class Independence(_Coded):
             raise ValueError(f"penalty is '{self.penalty}'; {nearest(self.penalty, STRENGTHS)}")
         z, codes = self._prepare(given, self._told(given.codes).shape[1])
         told, target = self._told(codes), self._target(given).float()
+        self.told_ = self._told_in_turn(given)
         strength = STRENGTHS[self.penalty] if self.strength is None else self.strength
         noise = torch.Generator().manual_seed(self.seed)
-        adversary = Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
         kept = torch.zeros(len(z), 0)
         if given.keep_coding is not None and given.keep is not None:
             kept = torch.from_numpy(given.keep_coding.encode(given.keep)).float()
-        head = nn.Linear(self.latent, max(1, kept.shape[1]))
+        with seeded(self.seed + 1):
+            head = nn.Linear(self.latent, max(1, kept.shape[1]))
+            adversary = (
+                Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
+            )
 
         def loss(rows: Tensor) -> Tensor:
             mean, logvar = self._encode(z[rows])
@@ -133,6 +144,14 @@ class Independence(_Coded):
         """What the decoder is given of the attributes' columns `(N, A)`."""
         return codes
 
+    def _told_in_turn(self, given: Fitting) -> np.ndarray:
+        """What it is given for every row alike: the combinations of labels that are most frequent, numbers 0."""
+        numbers = np.concatenate(
+            [np.full(max(1, len(a.labels)), not a.is_discrete) for a in given.coding.attributes]
+        )
+        different, counts = np.unique(np.where(numbers, 0.0, given.codes), axis=0, return_counts=True)
+        return different[np.argsort(-counts, kind="stable")[:MOST_COMBINATIONS]]
+
     def _target(self, given: Fitting) -> Tensor:
         """What the decoder is to make, scaled."""
         return self._scaled(given.z)
@@ -140,10 +159,10 @@ class Independence(_Coded):
     @torch.no_grad()
     def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
         code = self._encode(self._scaled(z))[0]
-        every = [np.eye(len(a.labels)) if a.is_discrete else np.zeros((1, 1)) for a in self.coding_.attributes]
-        values = [torch.from_numpy(np.concatenate(one)) for one in product(*every)]
-        made = torch.stack([self.decoder_(torch.cat([code, value.expand(len(z), -1)], dim=1)) for value in values])
-        return self._back(made.mean(dim=0), z)
+        made = torch.zeros(z.shape, dtype=torch.float64)
+        for value in torch.from_numpy(self.told_):
+            made += self.decoder_(torch.cat([code, value.expand(len(z), -1)], dim=1))
+        return self._back(made / len(self.told_), z)
 
 
 class Distilled(Independence):
@@ -155,12 +174,11 @@ class Distilled(Independence):
     def _told(self, codes: Any) -> Any:
         return codes[:, :0]
 
+    def _told_in_turn(self, given: Fitting) -> np.ndarray:
+        return np.zeros((1, 0))
+
     def _target(self, given: Fitting) -> Tensor:
         return self._scaled(pairs_of(given).mean(axis=1, dtype=np.float64))
-
-    @torch.no_grad()
-    def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
-        return self._back(self.decoder_(self._encode(self._scaled(z))[0]), z)
 
 
 class Published(_Coded):
@@ -181,7 +199,8 @@ class Published(_Coded):
     def _fit(self, given: Fitting) -> None:
         z, codes = self._prepare(given, 0)
         noise = torch.Generator().manual_seed(self.seed)
-        adversary = mlp(self.latent, self.hidden, codes.shape[1])
+        with seeded(self.seed + 1):
+            adversary = mlp(self.latent, self.hidden, codes.shape[1])
 
         def loss(rows: Tensor) -> Tensor:
             mean, logvar = self._encode(z[rows])

@@ -55,11 +55,16 @@ def measure_moments(embeddings: np.ndarray, codes: np.ndarray) -> Moments:
     centre_codes = codes.mean(axis=0)
     total, square, cross = np.zeros(d), np.zeros((d, d)), np.zeros((d, k))
     codes = codes - centre_codes
-    for rows, block in blocks(embeddings):
-        moved = finite(block, rows.start) - centre
-        total += np.ones(len(moved), dtype=moved.dtype) @ moved
-        square += moved.T @ moved
-        cross += moved.T @ codes[rows].astype(moved.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # seen below
+        for rows, block in blocks(embeddings):
+            moved = finite(block, rows.start) - centre
+            total += np.ones(len(moved), dtype=moved.dtype) @ moved
+            square += moved.T @ moved
+            cross += moved.T @ codes[rows].astype(moved.dtype)
+    if not np.isfinite(square).all() or 0 < square.diagonal().max() < 1e-30 * n:
+        raise EmbeddingsError(
+            "embeddings are too large or too small for their precision; scale them, or give float64"
+        )
     shift = total / n
     covariance = square / n - np.outer(shift, shift)
     return Moments(n, centre.astype(np.float64) + shift, covariance, cross / n, codes.T @ codes / n)

@@ -11,7 +11,7 @@ import numpy as np
 from causalcxr.debias.coding import Attribute
 from causalcxr.debias.probes import fit_probe
 from causalcxr.metrics.auroc import youden_threshold
-from causalcxr.metrics.intervals import Interval, absolute_interval, bootstrap, percentile_interval
+from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval
 
 __all__ = ["FEW", "Opportunity", "Poisoned", "opportunity", "poisoned"]
 
@@ -23,16 +23,17 @@ Found = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Opportunity:
-    """Sensitivity for one label by group, with the number of positives, and the largest difference."""
+    """Sensitivity for one label by group, with the number of positives, and how they differ.
+
+    `gap`: of two groups the second's less the first's, of more the largest less the smallest. `specificity`: over
+    all groups, at the same threshold.
+    """
 
     label: str
     group: str
     sensitivity: dict[str, Interval]
     gap: Interval
-
-    @property
-    def is_small(self) -> bool:
-        return any(of.n < FEW for of in self.sensitivity.values())
+    specificity: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def opportunity(
     `truth`, `of` `(N,)`: the label's and the group's number of every row.
     """
     found_gaps, score = [], parts["score"]
-    for k in range(1, len(label.labels)):
+    for k in _positives(label, truth[parts["fit"]]):
         said = _said(found, parts, truth == k)
         positive = truth[score] == k
         masks = {name: positive & (of[score] == g) for g, name in enumerate(group.labels)}
@@ -75,9 +76,11 @@ def opportunity(
             name: percentile_interval(values[i], drawn[:, i], int(mask.sum()))
             for i, (name, mask) in enumerate(masks.items())
         }
-        spread = np.nanmax(drawn, axis=1) - np.nanmin(drawn, axis=1)
-        gap = absolute_interval(float(values.max() - values.min()), spread, int(positive.sum()))
-        found_gaps.append(Opportunity(f"{label.name} = {label.labels[k]}", group.name, intervals, gap))
+        specificity = float((~said[truth[score] != k]).mean())
+        gap = _gap(values, drawn, int(positive.sum()))
+        found_gaps.append(
+            Opportunity(f"{label.name} = {label.labels[k]}", group.name, intervals, gap, specificity)
+        )
     return found_gaps
 
 
@@ -92,7 +95,7 @@ def poisoned(
 ) -> list[Poisoned]:
     """Positives of the group with fewest are called negative in the probe's rows; scored on clean rows."""
     curves, probe, score = [], parts["probe"], parts["score"]
-    for k in range(1, len(label.labels)):
+    for k in _positives(label, truth[parts["fit"]]):
         answers = truth == k
         counts = np.bincount(of[probe][answers[probe]], minlength=len(group.labels))
         target = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
@@ -111,11 +114,26 @@ def poisoned(
     return curves
 
 
+def _positives(label: Attribute, truth: np.ndarray) -> list[int]:
+    """Of two labels the rarer one, of more each."""
+    counts = np.bincount(truth, minlength=len(label.labels))
+    return [int(counts.argmin())] if len(counts) == 2 else list(range(len(counts)))
+
+
+def _gap(values: np.ndarray, drawn: np.ndarray, n: int) -> Interval:
+    if drawn.shape[1] == 2:
+        return percentile_interval(float(values[1] - values[0]), drawn[:, 1] - drawn[:, 0], n)
+    spread = np.nanmax(drawn, axis=1) - np.nanmin(drawn, axis=1)
+    return percentile_interval(float(values.max() - values.min()), spread, n)
+
+
 def _said(found: Found, parts: Found, truth: np.ndarray) -> np.ndarray:
     """Whether a linear probe says yes to the rows of the part `score`; `truth` `(N,)`, as it is told."""
+    if not truth[parts["probe"]].any():  # all positives were called negative
+        return np.zeros(len(parts["score"]), dtype=bool)
     scores = fit_probe("linear", found["probe"], truth[parts["probe"]].astype(int))
-    threshold = youden_threshold(scores(found["threshold"])[:, 0], truth[parts["threshold"]])
-    return scores(found["score"])[:, 0] >= threshold
+    threshold = youden_threshold(scores(found["threshold"])[:, 1], truth[parts["threshold"]])
+    return scores(found["score"])[:, 1] >= threshold
 
 
 def _rate(weights: np.ndarray, mask: np.ndarray, said: np.ndarray) -> np.ndarray:

@@ -11,7 +11,19 @@ from causalcxr.metrics.intervals import Interval
 
 __all__ = ["leak_and_utility", "poison_curves"]
 
-COLOURS = ("#2c5f8a", "#d9822b", "#2c8250", "#8c564b", "#7a5195", "#c2457a", "#5b8f8f", "#a08a2c", "#9aa6b3")
+COLOURS = {
+    RAW: "#1d2733",
+    "leace": "#2c5f8a",
+    "splince": "#5b9bd5",
+    "transport": "#8c564b",
+    "counterfactual": "#2c8250",
+    "distilled": "#7fb069",
+    "span": "#a08a2c",
+    "independence": "#d9822b",
+    "published": "#c2457a",
+    "noise": "#9aa6b3",
+}
+MARKERS = "osD^vP*X<>"
 NEAR_FLOOR, NEAR_RAW = 0.03, 0.005  # the corner that is wanted
 
 
@@ -27,13 +39,15 @@ def leak_and_utility(measured: Mapping[str, Measured], floors: Mapping[str, Inte
         axes = drawn.add_subplot(1, len(names), i + 1)
         _corner(axes, measured, floors[name].value)
         for j, (eraser, found) in enumerate(measured.items()):
-            colour = "#1d2733" if eraser == RAW else COLOURS[j % len(COLOURS)]
+            colour, marker = _look(eraser, j)
             values, height = [of.value for of in found.leak[name].values()], _utility(found)
             axes.plot([min(values), max(values)], [height, height], color=colour, linewidth=1, alpha=0.6)
             size = 30 + 90 * min(1.0, found.edit)
-            axes.scatter([max(values)], [height], s=size, color=colour, label=eraser, zorder=3, edgecolor="white")
+            axes.scatter(
+                [max(values)], [height], size, colour, marker=marker, label=eraser, zorder=3, edgecolor="white"
+            )
         axes.axvline(floors[name].value, color="#1d2733", linewidth=0.8, linestyle=":")
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name.replace("$", r"\$"), fontsize=9)
         axes.set_xlabel("leak: AUROC of probes, the strongest as a dot", fontsize=8)
         axes.set_xlim(0.45, 1.02)
         _finish(axes)
@@ -50,13 +64,13 @@ def poison_curves(measured: Mapping[str, Measured], label: str, group: str) -> F
     for j, (eraser, found) in enumerate(measured.items()):
         for curve in found.poisoned:
             if (curve.label, curve.group) == (label, group):
-                colour = "#1d2733" if eraser == RAW else COLOURS[j % len(COLOURS)]
+                colour, marker = _look(eraser, j)
                 axes.plot(
                     list(curve.lost),
                     list(curve.lost.values()),
                     color=colour,
                     label=eraser,
-                    marker="o",
+                    marker=marker,
                     markersize=3,
                 )
     axes.axhline(0, color="#1d2733", linewidth=0.8, linestyle=":")
@@ -65,6 +79,11 @@ def poison_curves(measured: Mapping[str, Measured], label: str, group: str) -> F
     _finish(axes)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return drawn
+
+
+def _look(eraser: str, place: int) -> tuple[str, str]:
+    """Colour and marker: the same in every report; of a chain those of its last."""
+    return COLOURS.get(eraser.split("+")[-1], "#7a5195"), MARKERS[place % len(MARKERS)]
 
 
 def _corner(axes: Axes, measured: Mapping[str, Measured], floor: float) -> None:
@@ -87,7 +106,7 @@ def _utility(found: Measured) -> float:
 
 def _height_of(measured: Mapping[str, Measured]) -> str:
     names: Sequence[str] = list(next(iter(measured.values())).utility)
-    return f"utility: AUROC of {', '.join(names)}" if names else "variance that is not edited"
+    return f"utility: AUROC of {', '.join(names)}".replace("$", r"\$") if names else "variance that is not edited"
 
 
 def _finish(axes: Axes) -> None:

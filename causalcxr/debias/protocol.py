@@ -8,13 +8,15 @@ the same.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from causalcxr.debias.base import Eraser
 from causalcxr.debias.coding import Attribute, Coding
+from causalcxr.debias.errors import EmbeddingsError
 from causalcxr.debias.opportunity import Opportunity, Poisoned, opportunity, poisoned
-from causalcxr.debias.probes import PROBES, answers_of, fit_probe, task_of
+from causalcxr.debias.probes import PROBES, answers_of, classes_of, fit_probe, task_of
 from causalcxr.debias.tables import Embedded
 from causalcxr.metrics.auroc import task_auroc
 from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval
@@ -22,6 +24,7 @@ from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval
 __all__ = ["DEFINITIONS", "RAW", "Measured", "Subject", "accuracy_at_budget", "floors", "measure"]
 
 RAW = "raw"
+LEAST_OF = {"fit": 3, "probe": 5, "threshold": 1, "score": 3}  # rows of each label
 DEFINITIONS = {
     "leak": "AUROC, on rows that nothing was fitted to, of a fresh probe that reads the attribute from the "
     "embedding; of three labels or more the mean over each against the others, of a number whether it is above "
@@ -129,21 +132,41 @@ def measure(
     )
 
 
+def check_labels(subject: Subject) -> None:
+    """Raises EmbeddingsError: a label that too few rows of a part have to learn or score it."""
+    for a in (*_described(subject.rows.erase, slice(None)), *_described(subject.rows.keep, slice(None))):
+        values = {**subject.rows.erase, **subject.rows.keep}[a.name]
+        if not a.is_discrete:
+            middle = np.median(values[subject.parts["fit"]])
+            answers, names = (values > middle).astype(int), ("at most its median", "above its median")
+        else:
+            answers, names = a.codes(values), a.labels
+        for part, rows in subject.parts.items():
+            counts = np.bincount(answers[rows], minlength=len(names))
+            if counts.min() < LEAST_OF[part]:
+                raise EmbeddingsError(
+                    f"'{a.name}' is {names[counts.argmin()]} in {counts.min()} rows of the part '{part}', which "
+                    f"needs {LEAST_OF[part]}; put rare labels together, or leave these rows out"
+                )
+
+
 def floors(subject: Subject) -> dict[str, Interval]:
     """What the labels to keep tell of each attribute to erase; 0.5 where nothing is to be kept."""
     if not subject.keep:
         return {a.name: Interval(0.5, 0.5, 0.5, len(subject.parts["score"])) for a in subject.erase}
     coded = Coding(subject.keep).encode(subject.rows.keep)
     found = {part: coded[subject.parts[part]] for part in ("probe", "score")}
-    return {
-        a.name: max(
-            _by_probe(subject, a, found, ("linear", "boosted"))[0].values(), key=lambda interval: interval.value
-        )
-        for a in subject.erase
-    }
+    best = {}
+    for a in subject.erase:
+        of = _by_probe(subject, a, found, ("linear", "boosted"))[0]
+        one = max(of.values(), key=lambda interval: interval.value)
+        best[a.name] = Interval(max(0.5, one.value), max(0.5, one.low), max(0.5, one.high), one.n)
+    return best
 
 
-def accuracy_at_budget(subject: Subject, eraser: Eraser, budget: float, measured: Measured) -> dict[str, float]:
+def accuracy_at_budget(
+    subject: Subject, eraser: Eraser | None, budget: float, measured: Measured
+) -> dict[str, float]:
     """Accuracy of fresh RBF probes where the eraser goes only part of the way, for its edit to be the budget."""
     share = min(1.0, (budget / measured.edit) ** 0.5) if measured.edit > 0 else 1.0
     found = {}
@@ -153,8 +176,9 @@ def accuracy_at_budget(subject: Subject, eraser: Eraser, budget: float, measured
     accuracies = {}
     for a in subject.erase:
         answers = subject.answers(a)
-        scores = fit_probe("rbf", found["probe"], answers[subject.parts["probe"]], subject.seed)(found["score"])
-        said = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
+        learned = answers[subject.parts["probe"]]
+        scores = fit_probe("rbf", found["probe"], learned, classes_of(a), subject.seed)
+        said = scores(found["score"]).argmax(axis=1)
         accuracies[a.name] = float((said == answers[subject.parts["score"]]).mean())
     return accuracies
 
@@ -166,7 +190,7 @@ def _by_probe(
     answers, parts, patients = subject.answers(attribute), subject.parts, subject.rows.patients
     intervals, in_sample = {}, 0.0
     for name in probes:
-        scores = fit_probe(name, found["probe"], answers[parts["probe"]], subject.seed)
+        scores = fit_probe(name, found["probe"], answers[parts["probe"]], classes_of(attribute), subject.seed)
         intervals[name] = auroc_of(scores(found["score"]), answers[parts["score"]], patients[parts["score"]])
         seen = task_of(scores(found["probe"]), answers[parts["probe"]])
         in_sample = max(in_sample, float(task_auroc(seen, np.ones((1, len(seen.answers))))[0]))
@@ -180,5 +204,5 @@ def auroc_of(scores: np.ndarray, answers: np.ndarray, patients: np.ndarray) -> I
     return percentile_interval(value[0], drawn[:, 0], len(answers))
 
 
-def _described(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> list[Attribute]:
+def _described(columns: Mapping[str, np.ndarray], rows: Any) -> list[Attribute]:
     return Coding.fit({name: values[rows] for name, values in columns.items()}).attributes if columns else []

@@ -14,7 +14,7 @@ from causalcxr.debias.independence import Distilled, Independence, Published
 from causalcxr.debias.linear import LEACE, SPLINCE
 from causalcxr.debias.noise import Noise
 from causalcxr.debias.transport import Transport
-from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import load_tensors, save_tensors
 
 __all__ = ["ERASERS", "Chain", "load_eraser", "make_eraser", "save_eraser"]
@@ -60,7 +60,9 @@ class Chain(Eraser):
 
 def make_eraser(name: str, **settings: Any) -> Eraser:
     """An eraser that is not fitted yet, by its name in `ERASERS`. Raises ConfigError: no such name."""
-    first, _, rest = name.partition("+")
+    first, plus, rest = name.partition("+")
+    if plus and not rest:
+        raise ConfigError(f"eraser '{name}': nothing follows the plus")
     if first not in ERASERS:
         raise ConfigError(f"no eraser '{first}'; {nearest(first, ERASERS)}")
     if rest:
@@ -76,8 +78,15 @@ def save_eraser(eraser: Eraser, path: Path) -> None:
 
 def load_eraser(path: Path) -> Eraser:
     """What `save_eraser` wrote. Raises RunError: missing, damaged, or not ours."""
+    if not path.is_file():
+        raise RunError(f"no file '{path}'; expected an eraser that causalcxr debias fit wrote")
     tensors, about = load_tensors(path)
-    return _unpacked({name: tensor.numpy() for name, tensor in tensors.items()}, about)
+    try:
+        return _unpacked({name: tensor.numpy() for name, tensor in tensors.items()}, about)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise RunError(
+            f"'{path}' is no eraser that this version can read ({' '.join(str(error).split())})"
+        ) from None
 
 
 def _packed(eraser: Eraser) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -17,11 +17,12 @@ import pandas as pd
 from causalcxr.debias.moments import blocks
 from causalcxr.support.errors import ConfigError, DataError, nearest
 
-__all__ = ["ID", "PATIENT", "Embedded", "Wanted", "join", "read_embeddings", "read_table"]
+__all__ = ["ID", "PATIENT", "Embedded", "Wanted", "join", "read_embeddings", "read_pairs", "read_table"]
 
 ID, PATIENT = "id", "patient_id"
 NAMES = ("embeddings", "ids")
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_TYPES |= {f"{kind}{bits}": f"<{kind.lower()}{bits // 8}" for kind in "IU" for bits in (8, 16, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Embedded:
     """Rows that have an embedding and all attributes: `z` `(N, D)`, `ids`, `patients`, attributes by name.
 
     `parts`: what the table says of the part of each row, or None. `pairs` `(N, G, D)`, or None. `lost`: rows
-    that are left out, by reason.
+    that are left out, by reason. `remarks`: what was taken for granted.
     """
 
     z: np.ndarray
@@ -53,6 +54,7 @@ class Embedded:
     parts: np.ndarray | None
     pairs: np.ndarray | None
     lost: dict[str, int]
+    remarks: Sequence[str] = ()
 
 
 def read_embeddings(path: Path, id_column: str = ID) -> tuple[np.ndarray, np.ndarray | None]:
@@ -72,8 +74,10 @@ def read_embeddings(path: Path, id_column: str = ID) -> tuple[np.ndarray, np.nda
     if not path.is_file():
         raise DataError(f"no file '{path}'")
     z, ids = readers[path.suffix]()
-    if not isinstance(z, np.ndarray) or z.ndim != 2 or z.dtype.kind != "f":
+    if not isinstance(z, np.ndarray) or z.ndim != 2 or z.dtype.kind != "f" or not z.size:
         raise DataError(f"'{path}' holds {_described(z)}; expected decimals (rows, features)")
+    if ids is not None and ids.shape != z.shape[:1]:
+        raise DataError(f"'{path}' has {len(z)} embeddings, and ids of the shape {ids.shape}; expected one a row")
     return z, None if ids is None else _texts(ids)
 
 
@@ -82,11 +86,11 @@ def read_table(path: Path, texts: Sequence[str] = (ID, PATIENT)) -> pd.DataFrame
     if not path.is_file():
         raise DataError(f"no file '{path}'")
     try:
-        return (
-            pd.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pd.read_csv(path, dtype=dict.fromkeys(texts, str))
-        )
+        if path.suffix == ".parquet":
+            found = pd.read_parquet(path)
+            return found if isinstance(found.index, pd.RangeIndex) else found.reset_index()
+        missing = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]  # "None" may be a label
+        return pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=missing)
     except ImportError:
         raise ConfigError(f"'{path}': Parquet needs pyarrow; pip install 'causalcxr[debias]'") from None
     except (OSError, ValueError) as error:
@@ -109,18 +113,20 @@ def join(
             raise DataError(f"the table has no column '{name}'; {nearest(name, table.columns)}")
     if pairs is not None and pairs.shape != (len(z), pairs.shape[1] if pairs.ndim == 3 else -1, z.shape[1]):
         raise DataError(f"pairs are {_described(pairs)}; expected ({len(z)}, counterfactuals, {z.shape[1]})")
+    _refuse_names(table, wanted)
     places, rows, lost = _matched(len(z), ids, table, wanted.id)
     picked = table.iloc[rows]
-    columns = {name: _column(picked[name], wanted) for name in (*wanted.erase, *wanted.keep)}
-    complete = np.ones(len(picked), dtype=bool)
-    for values in columns.values():
-        complete &= ~pd.isna(values)
+    whose = [*wanted.erase, *wanted.keep, *([wanted.patient] if wanted.patient in table else [])]
+    complete = picked[whose].notna().all(axis=1).to_numpy()
     if gaps := int((~complete).sum()):
-        lost["an attribute is missing"] = gaps
+        lost["an attribute, or whose it is, is missing"] = gaps
     if not complete.any():
-        raise DataError(f"no row has all of {', '.join(columns)}")
+        raise DataError(f"no row has all of {', '.join(whose)}")
     places, picked = places[complete], picked[complete]
-    columns = {name: values[complete] for name, values in columns.items()}
+    columns = {name: _column(picked[name], wanted) for name in (*wanted.erase, *wanted.keep)}
+    remarks = [] if ids is not None else ["the embeddings have no ids: rows of the table are taken in order"]
+    if wanted.patient not in table:
+        remarks.append(f"the table has no column '{wanted.patient}': every row is taken for another patient")
     everything = len(places) == len(z) and (places == np.arange(len(z))).all()
     found = z if everything else z[places]
     names = _texts(picked[wanted.id]) if wanted.id in picked else places.astype(str)
@@ -134,6 +140,7 @@ def join(
         picked[wanted.parts].to_numpy().astype(str) if wanted.parts else None,
         None if pairs is None else pairs if everything else pairs[places],
         lost,
+        remarks,
     )
 
 
@@ -168,22 +175,32 @@ def _matched(
     return np.flatnonzero(there), rows[there], {reason: count for reason, count in lost.items() if count}
 
 
+def _refuse_names(table: pd.DataFrame, wanted: Wanted) -> None:
+    """Raises DataError: a column that is named and is not there, or one that is to be erased and kept."""
+    used = [*wanted.erase, *wanted.keep]
+    for name in (wanted.patient, wanted.parts):
+        if name not in ("", PATIENT) and name not in table:
+            raise DataError(f"the table has no column '{name}'; {nearest(name, table.columns)}")
+    for name in (*wanted.numbers, *wanted.labels):
+        if name not in used:
+            raise DataError(f"'{name}' is called a number or labels, and is neither erased nor kept")
+    if twice := [name for name in used if used.count(name) > 1]:
+        raise DataError(f"'{twice[0]}' is named twice among what is erased and kept")
+
+
 def _column(values: pd.Series, wanted: Wanted) -> np.ndarray:
-    name, there = str(values.name), values.notna().to_numpy()
+    """Without gaps. Whole numbers that gaps had made decimals are whole again."""
+    name = str(values.name)
     if name in wanted.numbers:
         numbers = np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
-        if len(bad := np.flatnonzero(np.isnan(numbers) & there)):
+        if len(bad := np.flatnonzero(np.isnan(numbers))):
             raise DataError(f"'{name}' is to be a number, and '{values.iloc[bad[0]]}' is none")
         return numbers
-    found = values.to_numpy()
-    if found.dtype.kind == "f" and there.any() and (found[there] % 1 == 0).all():
-        found = values.astype("Int64").to_numpy(dtype=object)  # whole numbers, which gaps had made decimals
-        found = found if not there.all() else found.astype(np.int64)
-    if name in wanted.labels or found.dtype.kind == "O":
-        found = np.asarray(
-            [str(value) if known else None for value, known in zip(found, there, strict=True)], object
-        )
-    return found
+    if values.dtype.kind == "f" and (values % 1 == 0).all():
+        values = values.astype(np.int64)
+    if name in wanted.labels or values.dtype.kind not in "fiu":
+        return np.asarray([str(value) for value in values], dtype=object)
+    return values.to_numpy(dtype=np.float64 if values.dtype.kind == "f" else np.int64)
 
 
 def _refuse_gaps(z: np.ndarray, ids: np.ndarray) -> None:
@@ -197,15 +214,26 @@ def _refuse_gaps(z: np.ndarray, ids: np.ndarray) -> None:
 def _load(path: Path, **options: Any) -> Any:
     try:
         return np.load(path, allow_pickle=False, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"'{path}' can't be read: {' '.join(str(error).split())}") from None
 
 
+def read_pairs(path: Path) -> np.ndarray:
+    """Embeddings of counterfactuals `(N, G, D)` from a .npy file. Raises DataError: no such file or array."""
+    found = _load(path, mmap_mode="r")
+    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.dtype.kind != "f" or not found.size:
+        raise DataError(f"'{path}' holds {_described(found)}; expected decimals (rows, counterfactuals, features)")
+    return found
+
+
 def _from_arrays(path: Path, arrays: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    names = list(arrays.keys())
+    names = list(arrays.keys()) if hasattr(arrays, "keys") else []
     if NAMES[0] not in names:
         raise DataError(f"'{path}' has the arrays {', '.join(names) or 'none'}; expected one called 'embeddings'")
-    return arrays[NAMES[0]], arrays[NAMES[1]] if NAMES[1] in names else None
+    try:
+        return arrays[NAMES[0]], arrays[NAMES[1]] if NAMES[1] in names else None
+    except ValueError as error:
+        raise DataError(f"'{path}': {' '.join(str(error).split())}; save ids as text or numbers") from None
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray]:
@@ -216,15 +244,16 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
             if length > path.stat().st_size:
                 raise ValueError("its header is cut off")
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
         found = {}
-        for name, of in header.items():
-            if of["dtype"] in _TYPES:
-                shape, offset = tuple(of["shape"]), 8 + length + of["data_offsets"][0]
-                found[name] = np.asarray(np.memmap(path, _TYPES[of["dtype"]], "r", offset, shape))
+        for name in [name for name in NAMES if name in header]:
+            of = header[name]
+            if of["dtype"] not in _TYPES:
+                raise ValueError(f"'{name}' is of the type {of['dtype']}, expected one of {', '.join(_TYPES)}")
+            shape, offset = tuple(of["shape"]), 8 + length + of["data_offsets"][0]
+            found[name] = np.asarray(np.memmap(path, _TYPES[of["dtype"]], "r", offset, shape))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"'{path}' is no safetensors file: {' '.join(str(error).split())}") from None
+        raise DataError(f"'{path}' can't be read as safetensors: {' '.join(str(error).split())}") from None
 
 
 def _from_columns(path: Path, table: pd.DataFrame, id_column: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,56 +1,62 @@
-"""Every group's law of embeddings is carried to a common one, in closed form for Gaussians.
+"""Every group's covariance is carried to a common one, after LEACE has made their means equal.
 
-What a linear eraser leaves is mostly a difference of covariances. With mean m_g and covariance S_g of group g,
+What LEACE leaves is mostly a difference of covariances. Of normal laws with covariance S_g in group g,
 
-    erased = m + T_g (z - m_g)        T_g = S_g^-1/2 (S_g^1/2 S S_g^1/2)^1/2 S_g^-1/2
+    erased = m + T_g (z - m)        T_g = S_g^-1/2 (S_g^1/2 S S_g^1/2)^1/2 S_g^-1/2
 
-carries it to the barycentre (m, S), the law that all are nearest to (Alvarez-Esteban et al. 2016). Groups are all
-combinations of labels; what numbers move, linearly, is taken away before. The rows' own attributes are needed.
+carries each to the barycentre (m, S), the law that all are nearest to (Alvarez-Esteban et al. 2016). Groups are
+all combinations of labels. The rows' own attributes are needed.
 
-A map that follows the noise of a covariance writes the group into the embedding. So a group differs from the
-pooled covariance only in directions whose variance lies outside what as many rows of one law show by chance
-(Marchenko and Pastur 1967).
+A map that follows the noise of an estimate writes the group into the embedding. So no mean is moved by the group,
+and a group differs from the pooled covariance only in directions whose variance lies outside what as many rows of
+one law show by chance (Marchenko and Pastur 1967). A value that many rows share (0 after a ReLU) would come to
+lie elsewhere in each group, which trees read: such embeddings are refused.
 """
+
+from typing import Any
 
 import numpy as np
 
 from causalcxr.debias.base import Eraser, Fitting
 from causalcxr.debias.errors import EmbeddingsError
+from causalcxr.debias.linear import LEACE
 from causalcxr.debias.moments import measure_moments, shrunk
 
 __all__ = ["Transport"]
 
+LEAST = 10  # rows of a group
+SHARED = 0.05  # of the rows: a value that more have is no part of a normal law
 _ITERATIONS = 20
 _CONVERGED = 1e-6
-LEAST = 10  # rows of a group
+_ABSENT = 1e-9  # of the largest variance: a direction that LEACE has taken out
 
 
 class Transport(Eraser):
-    """Gaussian optimal transport of every group to their barycentre.
+    """LEACE, then Gaussian optimal transport of every group's covariance to their barycentre.
 
-    Raises EmbeddingsError: a group of fewer than 10 rows.
+    A combination of labels that the fit had not, or in fewer than 10 rows, is moved as LEACE moves it.
+    Raises EmbeddingsError: no two groups of 10 rows, or a value that more than 5 % of the rows share in a feature.
     """
 
-    ARRAYS = ("maps_", "means_", "mean_", "slopes_", "known_")
+    ARRAYS = ("maps_", "known_", "mean_", "left_", "right_")
     NEEDS = ("attributes",)
 
     def _fit(self, given: Fitting) -> None:
-        z, group, numbers = given.z, given.coding.groups(given.attributes), given.coding.numbers(given.attributes)
-        known, member, counts = np.unique(group, return_inverse=True, return_counts=True)
-        if counts.min() < LEAST:
+        z, group = given.z, given.coding.groups(given.attributes)
+        linear = LEACE().fit(z, given.attributes)
+        assert isinstance(linear, LEACE)
+        self.mean_, self.left_, self.right_ = linear.mean_, linear.left_, linear.right_
+        known, counts = np.unique(group, return_counts=True)
+        self.known_ = known[counts >= LEAST]
+        if len(self.known_) < 2:
             raise EmbeddingsError(
-                f"the smallest group of {', '.join(given.coding.names)} together has {counts.min()} rows; "
-                f"transport needs {LEAST} in each: erase fewer attributes at once, or with leace"
+                f"the groups of {', '.join(given.coding.names)} have {counts.min()} to {counts.max()} rows; "
+                f"transport needs two of {LEAST} or more: erase fewer attributes at once, or with leace"
             )
-        given.scaling()
-        self.known_, self.slopes_ = known, _slopes(z, member, numbers)
-        members, shares = [np.flatnonzero(member == g) for g in range(len(known))], counts / len(z)
-        found = [
-            measure_moments(z[rows] - (numbers[rows] @ self.slopes_).astype(z.dtype), np.zeros((len(rows), 0)))
-            for rows in members
-        ]
-        self.means_ = np.stack([of.mean for of in found])
-        self.mean_ = shares @ self.means_
+        _refuse_shared(z)
+        z = linear.transform(z)
+        found = [measure_moments(z[group == g], np.zeros((int((group == g).sum()), 0))) for g in self.known_]
+        shares = np.array([of.n for of in found]) / sum(of.n for of in found)
         pooled = _root(shrunk(np.tensordot(shares, [of.covariance for of in found], 1), len(z)))
         self.maps_ = _maps(np.stack([_cleaned(of.covariance, pooled, of.n) for of in found]), shares)
 
@@ -59,27 +65,21 @@ class Transport(Eraser):
     ) -> np.ndarray:
         assert attributes is not None
         group = self.coding_.groups(attributes)
-        place = np.searchsorted(self.known_, group).clip(max=len(self.known_) - 1)
-        if (self.known_[place] != group).any():
-            n = int((self.known_[place] != group).sum())
-            raise EmbeddingsError(
-                f"{n} rows have a combination of {', '.join(self.coding_.names)} that the fit had not"
-            )
-        numbers, made = self.coding_.numbers(attributes), np.empty(z.shape)
-        for g in np.unique(place):
-            here = place == g
-            left = z[here] - numbers[here] @ self.slopes_ - self.means_[g]
-            made[here] = self.mean_ + left @ self.maps_[g]
+        made: np.ndarray = z - ((z - self.mean_) @ self.right_) @ self.left_.T
+        for g, moved in zip(self.known_, self.maps_, strict=True):
+            here = group == g
+            made[here] = self.mean_ + (made[here] - self.mean_) @ moved
         return made.astype(z.dtype)
 
 
-def _slopes(z: np.ndarray, member: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """What one standard deviation of each number moves within groups, by least squares, `(M, D)`."""
-    if not numbers.shape[1]:
-        return np.zeros((0, z.shape[1]))
-    sums = np.stack([np.bincount(member, column) for column in numbers.T], axis=1)
-    centred = numbers - (sums / np.bincount(member)[:, None])[member]
-    return np.linalg.lstsq(centred.T @ centred, centred.T @ z, rcond=None)[0]
+def _refuse_shared(z: np.ndarray) -> None:
+    for i, column in enumerate(z.T):
+        values, counts = np.unique(column, return_counts=True)
+        if len(values) > 1 and counts.max() > max(LEAST, SHARED * len(z)):
+            raise EmbeddingsError(
+                f"feature {i + 1} is {values[counts.argmax()]:g} in {counts.max() / len(z):.0%} of the rows; "
+                "moved by group, such a value would tell the group: erase with leace or independence"
+            )
 
 
 def _cleaned(covariance: np.ndarray, pooled: tuple[np.ndarray, np.ndarray], n: int) -> np.ndarray:
@@ -113,7 +113,9 @@ def _maps(covariances: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The symmetric square root and its inverse."""
+    """The symmetric square root and its inverse; of directions without variance both are 0."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    values = np.sqrt(values.clip(min=1e-12 * values.max()))
-    return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
+    there = values > _ABSENT * values.max(initial=0.0)
+    roots: Any = np.sqrt(np.where(there, values, 0.0))
+    inverse = np.where(there, 1 / np.where(there, roots, 1.0), 0.0)
+    return (vectors * roots) @ vectors.T, (vectors * inverse) @ vectors.T

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from causalcxr.commands import debias as command
+from causalcxr.debias.opportunity import _gap
 from causalcxr.debias.parts import split_patients
-from causalcxr.debias.protocol import Subject, accuracy_at_budget, floors, measure
+from causalcxr.debias.probes import fit_probe
+from causalcxr.debias.protocol import Subject, accuracy_at_budget, auroc_of, floors, measure
 from causalcxr.debias.registry import load_eraser, make_eraser
 from causalcxr.support.errors import CausalCXRError, ConfigError, RunError
 from tests.debias.toys import toy
@@ -70,8 +72,37 @@ def test_who_is_missed_with_counts(subject, measured) -> None:
         "female": int((ill & ~male).sum()),
         "male": int((ill & male).sum()),
     }
+    said = [of.value for of in one.sensitivity.values()]
+    assert one.gap.value == pytest.approx(said[1] - said[0])
     assert one.gap.low <= one.gap.value <= one.gap.high
-    assert not one.is_small
+    assert one.label == "disease = yes"  # the rarer one
+    assert one.specificity > 0.9
+
+
+def test_the_interval_of_a_gap_covers_the_truth() -> None:
+    """Sensitivities 0.6 and 0.5 of 60 positives each, 200 times: at least 90 % of the intervals hold the gap."""
+    random, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = random.binomial(60, [0.6, 0.5]) / 60
+        drawn = random.binomial(60, np.broadcast_to(values, (500, 2))) / 60
+        interval = _gap(values, drawn, 120)
+        held += interval.low <= -0.1 <= interval.high
+    assert held >= 180
+
+
+def test_a_class_that_the_probe_never_saw() -> None:
+    """Four classes, one without rows to learn from: the others are told as well as without it."""
+    random = np.random.default_rng(0)
+    answers = random.integers(0, 4, 2000)
+    z = random.normal(size=(2000, 4)) + 3 * np.eye(4)[answers]
+    for name in ("linear", "rbf", "mlp", "boosted"):
+        learned = answers[:1000] != 1
+        scores = fit_probe(name, z[:1000][learned], answers[:1000][learned], classes=4)(z[1000:])
+        others = answers[1000:] != 1
+        told = auroc_of(scores[others], answers[1000:][others], np.arange(int(others.sum())))
+        assert told.value > 0.95, name
+    with pytest.raises(ValueError, match="have the same answer"):
+        fit_probe("linear", z[:9], np.zeros(9, dtype=int))
 
 
 def test_a_probe_that_cannot_tell_the_group_cannot_be_made_to_miss_it(measured) -> None:
@@ -102,7 +133,7 @@ def test_the_commands(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     words = ["--erase", "sex", "--keep", "disease", "--erasers", "leace", "transport", "counterfactual+leace"]
     fit(files, out, *words, "--pairs", str(files / "pairs.npy"))
     said = capsys.readouterr().out
-    assert "1,200 embeddings of 12 features, 600 patients" in said and "sex: labels female, male" in said
+    assert "1,200 embeddings of 12 features, 600 patients" in said and "sex: 2 labels, female, male" in said
     fit(files, out, *words, "--pairs", str(files / "pairs.npy"))  # the same again
     command.run(["report", str(out)])
     assert "the strongest probe has an AUROC of" in capsys.readouterr().out
@@ -121,6 +152,8 @@ def test_the_commands(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     z = np.load(files / "z.npy")
     np.testing.assert_array_equal(np.load(erased), load_eraser(Path(where)).transform(z))
     where = str(out / "erasers" / "transport.safetensors")
+    with pytest.raises(ConfigError, match="would replace"):
+        command.run(["apply", where, str(files / "z.npy"), str(files / "z.npy")])
     with pytest.raises(CausalCXRError, match="needs the attributes"):
         command.run(["apply", where, str(files / "z.npy"), str(erased)])
     command.run(["apply", where, str(files / "z.npy"), str(erased), "--table", str(files / "t.csv")])
@@ -134,12 +167,36 @@ def test_what_is_refused_is_said_and_the_rest_is_done(files: Path, tmp_path: Pat
     assert not (tmp_path / "a").exists()
     fit(files, tmp_path / "a", "--erase", "sex", "age", "--numbers", "age", "--erasers", "leace")
     assert "age: a number" in capsys.readouterr().out
-    fit(files, tmp_path / "b", "--erase", "age", "--labels", "age", "--erasers", "leace", "transport", "span")
+    fit(files, tmp_path / "b", "--erase", "sex", "--erasers", "leace", "span")
     said = capsys.readouterr().out
-    assert (
-        "transport refused: the smallest group of age" in said and "span refused: this eraser is fitted to" in said
-    )
-    assert "wrote 1 erasers" in said
+    assert "span refused: this eraser is fitted to" in said and "wrote 1 erasers" in said
+    fit(files, tmp_path / "b", "--erase", "sex", "--erasers", "splince")
+    assert json.loads((tmp_path / "b" / "study.json").read_text())["refused"].keys() == {"span"}
+    with pytest.raises(ConfigError, match=r"no eraser could be fitted \(span: this eraser"):
+        fit(files, tmp_path / "c", "--erase", "sex", "--erasers", "span")
+    assert not (tmp_path / "c" / "study.json").exists()
+
+
+def test_rare_labels_are_refused_before_anything_is_fitted(files: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(files / "t.csv")
+    table.loc[[3, 700], "sex"] = "other"
+    table.to_csv(tmp_path / "t.csv", index=False)
+    words = ["--table", str(tmp_path / "t.csv"), "--erase", "sex", "--out", str(tmp_path / "a")]
+    with pytest.raises(CausalCXRError, match=r"'sex' is other in \d rows of the part '\w+', which needs"):
+        command.run(["fit", str(files / "z.npy"), *words])
+    assert not (tmp_path / "a").exists()
+
+
+def test_data_that_changed_since_the_fit_are_refused(files: Path, tmp_path: Path) -> None:
+    for name in ("z.npy", "t.csv"):
+        (tmp_path / name).write_bytes((files / name).read_bytes())
+    fit(tmp_path, tmp_path / "a", "--erase", "sex", "--erasers", "leace")
+    np.save(tmp_path / "z.npy", 2 * np.load(tmp_path / "z.npy"))
+    with pytest.raises(RunError, match="have changed since the fit"):
+        command.run(["report", str(tmp_path / "a")])
+    (tmp_path / "a" / "study.json").write_text("{")
+    with pytest.raises(RunError, match="can't be read"):
+        command.run(["report", str(tmp_path / "a")])
 
 
 @pytest.mark.parametrize(
@@ -154,6 +211,11 @@ def test_what_is_refused_is_said_and_the_rest_is_done(files: Path, tmp_path: Pat
         ),
         (["apply", "no.safetensors", "z.npy", "out.npy"], "no file 'no.safetensors'"),
         (["apply", "no.safetensors", "z.npy", "out.csv"], "ends in .npy"),
+        (["report", "a", "--erase", "sex"], "report: --erase has no place here"),
+        (
+            ["fit", "z.npy", "--table", "t.csv", "--erase", "sex", "--out", "x", "--seed", "-1"],
+            "expected 0 or more",
+        ),
     ],
 )
 def test_commands_that_cannot_be(words: list[str], expected: str, files: Path, monkeypatch) -> None:

@@ -65,7 +65,7 @@ def test_rows_are_found_by_id_and_accounted_for() -> None:
     assert found.lost == {
         "an embedding without a row of the table": 1,
         "a row of the table without an embedding": 1,
-        "an attribute is missing": 1,
+        "an attribute, or whose it is, is missing": 1,
     }
 
 
@@ -78,7 +78,7 @@ def test_in_order_without_ids() -> None:
 
 def test_whole_numbers_with_gaps_are_still_labels() -> None:
     found = join(Z, IDS, table(sex=[0, 1, np.nan, 1, 0, 1]), WANTED)
-    assert found.erase["sex"].tolist() == ["0", "1", "1", "0", "1"]
+    assert found.erase["sex"].tolist() == [0, 1, 1, 0, 1] and found.erase["sex"].dtype == np.int64
     as_number = join(Z, IDS, table(sex=[0, 1, 2, 1, 0, 1]), Wanted(erase=["sex"], numbers=["sex"]))
     assert as_number.erase["sex"].dtype == np.float64
 
@@ -103,6 +103,49 @@ def test_what_does_not_fit_together(given: pd.DataFrame, ids: np.ndarray, expect
         join(Z, ids, given, WANTED)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(["sex"], ["finding"], patient="person"), "no column 'person'"),
+        (Wanted(["sex"], ["sex"]), "'sex' is named twice"),
+        (Wanted(["sex", "sex"]), "'sex' is named twice"),
+        (Wanted(["sex"], numbers=["age"]), "'age' is called a number or labels, and is neither erased nor kept"),
+        (Wanted(["sex"], parts="fold"), "no column 'fold'"),
+    ],
+)
+def test_columns_that_cannot_be(wanted: Wanted, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        join(Z, IDS, table(), wanted)
+
+
+def test_what_is_taken_for_granted_is_said() -> None:
+    """Order instead of ids, and rows that are patients; a row without a patient is left out."""
+    found = join(Z, None, table().drop(columns="patient_id"), WANTED)
+    assert [remark[:28] for remark in found.remarks] == [
+        "the embeddings have no ids: ",
+        "the table has no column 'pat",
+    ]
+    assert join(Z, IDS, table(patient_id=["p", None, "q", "q", "r", "s"]), WANTED).lost == {
+        "an attribute, or whose it is, is missing": 1
+    }
+
+
+def test_ids_that_do_not_fit_the_embeddings(tmp_path: Path) -> None:
+    np.savez(tmp_path / "z.npz", embeddings=Z, ids=IDS[:4])
+    with pytest.raises(DataError, match=r"has 6 embeddings, and ids of the shape \(4,\)"):
+        read_embeddings(tmp_path / "z.npz")
+    ids = torch.arange(6, dtype=torch.int16)
+    save_file({"embeddings": torch.from_numpy(Z), "ids": ids.flip(0).contiguous()}, tmp_path / "z.safetensors")
+    assert read_embeddings(tmp_path / "z.safetensors")[1].tolist() == list("543210")
+    pd.DataFrame(Z, index=pd.Index(IDS, name="id")).rename(columns=str).to_parquet(tmp_path / "z.parquet")
+    assert read_embeddings(tmp_path / "z.parquet")[1].tolist() == IDS.tolist()
+
+
+def test_none_may_be_a_label(tmp_path: Path) -> None:
+    table(sex=["None", "f", "None", "f", "", "NA"]).to_csv(tmp_path / "t.csv", index=False)
+    assert read_table(tmp_path / "t.csv")["sex"].isna().tolist() == [False] * 4 + [True] * 2
+
+
 def test_nan_embeddings_and_wrong_pairs() -> None:
     z = Z.copy()
     z[1, 1] = np.nan
@@ -117,7 +160,7 @@ def test_nan_embeddings_and_wrong_pairs() -> None:
     [
         ("z.npy", b"not numpy", "can't be read"),
         ("z.npz", b"not a zip", "can't be read"),
-        ("z.safetensors", b"\xff" * 20, "is no safetensors file"),
+        ("z.safetensors", b"\xff" * 20, "can't be read as safetensors"),
         ("z.csv", b"id,x\na,red\nb,2", "column 'x' is no number"),
         ("z.pickle", b"", "expected one of: .npy, .npz"),
         ("z.txt", b"", "expected one of: .npy"),

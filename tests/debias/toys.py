@@ -26,11 +26,12 @@ class Toy:
         )
 
 
-def toy(rows: int = 4000, features: int = 12, seed: int = 0) -> Toy:
+def toy(rows: int = 4000, features: int = 12, seed: int = 0, effect: float = 0.1) -> Toy:
+    """`effect`: how much more often men are ill."""
     random = np.random.default_rng(seed)
     turn = np.linalg.qr(random.normal(size=(features, features)))[0]
     sex = random.integers(0, 2, rows)
-    disease = (random.random(rows) < 0.3 + 0.1 * sex).astype(int)
+    disease = (random.random(rows) < 0.3 + effect * sex).astype(int)
     bit, noise = random.choice([-1.0, 1.0], rows), 0.4 * random.normal(size=(rows, features))
 
     def embedding(sex: np.ndarray) -> np.ndarray:
