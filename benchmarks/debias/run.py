@@ -50,7 +50,6 @@ from causalcxr.values import decode
 HERE = Path(__file__).parent
 ALONE = ("leace", "splince", "transport", "independence", "published", "noise")
 BY_PAIRS = ("counterfactual", "counterfactual+leace", "counterfactual+independence", "distilled", "span")
-STRONGER = {"independence": {"strength": 10.0}}  # on the toy; chosen on the seeds 10 and 11
 SUBJECTS, ERASED, KEPT = 8000, ("sex", "race"), "finding"
 NETWORK = PredictorConfig(widths=[16, 32, 32])  # 64 features
 CLASSIFIER = StageConfig(steps=700, batch_size=64, clip_norm=5, validate_every=350)
@@ -87,7 +86,7 @@ def toy(seed: int) -> dict[str, Any]:
     """All erasers on the toy; its counterfactuals are exact."""
     of = draw(seed=seed)
     rows = embedded(of.z, {"sex": words(of.sex)}, {"finding": words(of.disease)}, of.pairs)
-    return measured(rows, dict.fromkeys((*ALONE, *BY_PAIRS), rows), seed, STRONGER)
+    return measured(rows, dict.fromkeys((*ALONE, *BY_PAIRS), rows), seed)
 
 
 def simulated(run: Path, seed: int) -> dict[str, Any]:
@@ -164,9 +163,7 @@ def embedded(z: np.ndarray, erase: dict[str, Any], kept: dict[str, Any], pairs: 
     return Embedded(z, ids, ids, erase, kept, None, pairs, {})
 
 
-def measured(
-    rows: Embedded, by_name: dict[str, Embedded], seed: int, settings: dict[str, dict[str, Any]] | None = None
-) -> dict[str, Any]:
+def measured(rows: Embedded, by_name: dict[str, Embedded], seed: int) -> dict[str, Any]:
     """All erasers of one seed, each on its rows (the same but for the pairs)."""
     parts = split_patients(rows.patients, seed)
     subject = Subject(rows, parts, seed)
@@ -176,7 +173,7 @@ def measured(
     for name, of in by_name.items():
         subject = Subject(of, parts, seed)
         try:
-            eraser = subject.fit(make_eraser(name.partition(",")[0], **(settings or {}).get(name, {})))
+            eraser = subject.fit(make_eraser(name.partition(",")[0]))
         except EmbeddingsError as refusal:
             print(seed, name, "refused:", refusal, flush=True)
             continue
