@@ -99,10 +99,21 @@ class Eraser(TransformerMixin, BaseEstimator):
         made = np.empty(X.shape, dtype=X.dtype)
         for rows, block in blocks(X):
             of = None if columns is None else {name: values[rows] for name, values in columns.items()}
-            made[rows] = self._transform(
-                finite(block, rows.start), of, None if checked is None else checked[rows], rows
+            self._write(
+                made[rows], finite(block, rows.start), of, None if checked is None else checked[rows], rows
             )
         return made
+
+    def _write(
+        self,
+        out: np.ndarray,
+        z: np.ndarray,
+        attributes: dict[str, np.ndarray] | None,
+        pairs: np.ndarray | None,
+        rows: slice,
+    ) -> None:
+        """Transform a block into its place."""
+        out[...] = self._transform(z, attributes, pairs, rows)
 
     def _fit(self, given: Fitting) -> None:
         raise NotImplementedError

@@ -39,12 +39,12 @@ class LEACE(Eraser):
     def _fit(self, given: Fitting) -> None:
         self.mean_, self.left_, self.right_ = _solve(given, False, self.shrinkage)
 
-    def _transform(self, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> np.ndarray:
+    def _write(self, out: np.ndarray, z: np.ndarray, attributes: object, pairs: object, rows: slice) -> None:
         left, right, offset = (
             part.astype(z.dtype) for part in (self.left_, self.right_, self.mean_ @ self.right_)
         )
-        change = (z @ right - offset) @ left.T
-        return np.subtract(z, change, out=change)
+        np.matmul(z @ right - offset, left.T, out=out)
+        np.subtract(z, out, out=out)
 
 
 class SPLINCE(LEACE):
