@@ -105,7 +105,7 @@ def simulated(run: Path, seed: int) -> dict[str, Any]:
     z = embed_split(network, test)
     by_truth, by_model = embedded(z, erase, kept, exact), embedded(z, erase, kept, learnt)
     subjects = dict.fromkeys((*ALONE, *BY_PAIRS), by_model)
-    subjects |= {f"{name}, exact": by_truth for name in ("counterfactual", "distilled", "span")}
+    subjects |= {f"{name}_exact": by_truth for name in ("counterfactual", "distilled", "span")}
     found = measured(by_model, subjects, seed)
     return found | {"exact_error": {name: exact_error(scm, test, name) for name in ERASED}}
 
@@ -173,7 +173,7 @@ def measured(rows: Embedded, by_name: dict[str, Embedded], seed: int) -> dict[st
     for name, of in by_name.items():
         subject = Subject(of, parts, seed)
         try:
-            eraser = subject.fit(make_eraser(name.partition(",")[0]))
+            eraser = subject.fit(make_eraser(name.removesuffix("_exact")))
         except EmbeddingsError as refusal:
             print(seed, name, "refused:", refusal, flush=True)
             continue

@@ -15,7 +15,7 @@ import numpy as np
 from causalcxr.debias.base import Eraser
 from causalcxr.debias.coding import Attribute, Coding
 from causalcxr.debias.errors import EmbeddingsError
-from causalcxr.debias.opportunity import Opportunity, Poisoned, opportunity, poisoned
+from causalcxr.debias.opportunity import Case, Opportunity, Poisoned, opportunity, poisoned
 from causalcxr.debias.probes import PROBES, answers_of, classes_of, fit_probe, task_of
 from causalcxr.debias.tables import Embedded
 from causalcxr.metrics.auroc import task_auroc
@@ -111,17 +111,10 @@ def measure(
         pairs = [(k, a) for k in subject.keep if k.is_discrete for a in subject.erase if a.is_discrete]
         answers = {a.name: subject.answers(a) for a in (*subject.keep, *subject.erase)}
         for label, group in pairs:
-            given = (
-                found,
-                subject.parts,
-                subject.rows.patients,
-                label,
-                answers[label.name],
-                group,
-                answers[group.name],
-            )
-            gaps += opportunity(*given)
-            poison += poisoned(*given)
+            of = answers[label.name], group, answers[group.name]
+            case = Case(found, subject.parts, subject.rows.patients, label, *of)
+            gaps += opportunity(case)
+            poison += poisoned(case)
     return Measured(
         leak,
         {name: of for name, (of, _) in kept.items()},
