@@ -8,7 +8,6 @@ process; the ratio is that of the medians. The simulator is timed from its start
 are compared with the local engine's.
 """
 
-import json
 import tempfile
 import time
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from run import keep
 
 from causalcxr.building import build_predictor
 from causalcxr.data.cohort import Cohort
@@ -33,7 +33,6 @@ from causalcxr.training.loop import Fit
 from causalcxr.training.objectives import PredictorObjective
 from causalcxr.training.pipeline import launch
 
-HERE = Path(__file__).parent
 SITES, FILMS, CYCLES, REPEATS = 8, 256, 4, 5
 
 
@@ -58,9 +57,7 @@ def main() -> None:
         "overhead_nvflare": simulated / median(local_seconds),
         "overhead_seconds": {"local": local_seconds, "plain": plain_seconds, "nvflare": simulated},
     }
-    path = HERE / "results.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(known | found, indent=2) + "\n")
+    keep(found)
     print(found)
 
 

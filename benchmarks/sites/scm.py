@@ -9,7 +9,6 @@ adds for white patients, made and exact: a model that lays a site's exposure to 
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from run import keep
 
 import causalcxr
 from causalcxr.config import Config, read_settings
@@ -32,7 +32,6 @@ from causalcxr.scm import StructuralCausalModel
 from causalcxr.training import pipeline
 from causalcxr.values import decode
 
-HERE = Path(__file__).parent
 ATTRIBUTES, GROUPS, AT_ONCE = ("sex", "race", "age", "finding"), ("sex", "race", "site"), 200
 SUBJECTS = 2400  # of the test split, so that the smallest site has some eighty
 
@@ -50,9 +49,7 @@ def main() -> None:
     found["without_site"] = measure(causalcxr.load(train_without_site(config)), cohort)
     ratios = {strategy: compare(found["central"], found[strategy]) for strategy in config.strategies[1:]}
     result = {"seeds": config.seeds, "exact_error": found, "ratio_to_central": ratios}
-    path = HERE / "results.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(known | {"scm": result}, indent=2) + "\n")
+    keep({"scm": result})
     for strategy, values in found.items():
         print(strategy, {name: round(values[name]["all"]["error"], 3) for name in ATTRIBUTES}, values["exposure"])
     print({strategy: max(ratio.values()) for strategy, ratio in ratios.items()})

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from causalcxr.graph import Graph
+from causalcxr.predictors.adapters import call_model
 from causalcxr.predictors.predictor import Predictor
-from causalcxr.support.errors import CausalCXRError, ConfigError, DataError, nearest
+from causalcxr.support.errors import ConfigError, DataError, nearest
 
 __all__ = [
     "KINDS",
@@ -57,7 +58,7 @@ def scorer_of(model: Any, graph: Graph, finding: str, kind: str = "probabilities
     if isinstance(model, nn.Module):
         model.eval()  # a score must not depend on what else is in the batch
     if not isinstance(model, Predictor):
-        return lambda images: _named(_call(model, images), kind)
+        return lambda images: _named(call_model(model, images, "the audited model"), kind)
     if finding not in model.index:
         known = ", ".join(model.index) or "nothing"
         raise DataError(f"audit: the model predicts {known}, not '{finding}'; set audit.finding to one of these")
@@ -124,20 +125,6 @@ def on_scale(name: str, values: np.ndarray, kind: str) -> np.ndarray:
         raise DataError(f"score '{name}': only 0 and 1, decisions and no probabilities; give what they stand on")
     inside = values.clip(_SMALLEST, 1 - _SMALLEST)
     return np.log(inside / (1 - inside))
-
-
-def _call(model: Callable[[Tensor], Any], images: Tensor) -> Any:
-    try:
-        return model(images)
-    except CausalCXRError:
-        raise
-    except Exception as error:
-        shape = "x".join(map(str, images.shape))
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"the audited model fails on images {shape} in [0, 1] with {type(error).__name__}: {reason}; wrap it "
-            "so that it takes these (channels and size: predictors/adapters.py)"
-        ) from error
 
 
 def _named(found: Any, kind: str) -> dict[str, Tensor]:

@@ -42,8 +42,9 @@ class Fitting:
 
 
 class Eraser(TransformerMixin, BaseEstimator):
-    """`fit(Z, attributes)`, then `transform(Z)`; embeddings `(N, D)` keep their shape; float32 stays so, and all
-    else becomes float64.
+    """`fit(Z, attributes)`, then `transform(Z)`, of embeddings `(N, D)`.
+
+    Their shape stays, and float32; all else becomes float64.
 
     Attributes: an array `(N,)` or `(N, K)`, a mapping or a table. Text and whole numbers are labels, decimals
     are numbers. A subclass gives `_fit`, and `_transform` of a block of rows; `ARRAYS` names what is saved.

@@ -81,11 +81,6 @@ class Coding:
                 found = found * len(attribute.labels) + codes
         return np.broadcast_to(np.asarray(found), (len(next(iter(table.values()))),))
 
-    def numbers(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The continuous attributes alone, `(N, M)`."""
-        columns = [a.encode(self._column(table, a.name)) for a in self.attributes if not a.is_discrete]
-        return np.hstack(columns) if columns else np.zeros((len(next(iter(table.values()))), 0))
-
     def _column(self, table: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         if name not in table:
             raise EmbeddingsError(f"no attribute '{name}' in the table; {nearest(name, table)}")

@@ -19,11 +19,12 @@ from causalcxr.data.cohort import Split
 from causalcxr.graph import Graph
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.metrics.truth import Truth
+from causalcxr.predictors.adapters import call_model
 from causalcxr.predictors.predictor import Predictor
 from causalcxr.randomness import seed_of
 from causalcxr.scm import StructuralCausalModel
 from causalcxr.simulator import graph as simulated_graph
-from causalcxr.support.errors import CausalCXRError, ConfigError, DataError, nearest
+from causalcxr.support.errors import ConfigError, DataError, nearest
 from causalcxr.values import Batch, encode_intervention
 
 __all__ = [
@@ -73,7 +74,7 @@ def embedder_of(model: Any, layer: str = "") -> Embedder:
         module, inner = _with_layer(model, layer)
         return Embedder(lambda images: _at_layer(module, inner, layer, images))
     function = model.features if isinstance(model, Predictor) else model
-    return Embedder(lambda images: _pooled(_call(function, _placed(model, images)), len(images), "the model"))
+    return Embedder(lambda images: _pooled(call_model(function, _placed(model, images)), len(images), "the model"))
 
 
 def embed_split(
@@ -133,8 +134,7 @@ def counterfactual_embeddings(
 
 
 def values_to_average(graph: Graph, attributes: Sequence[str], train: Batch) -> dict[str, list[Any]]:
-    """The values to average over: all labels of an attribute, or the quantiles of a number in the training
-    split.
+    """The values to average over: all labels of an attribute, or quantiles of a number in the training split.
 
     Raises ConfigError: no attribute of the graph.
     """
@@ -217,7 +217,7 @@ def _at_layer(model: nn.Module, inner: nn.Module, layer: str, images: Tensor) ->
 
     handle = inner.register_forward_hook(keep)
     try:
-        _call(model, _placed(model, images))
+        call_model(model, _placed(model, images))
     finally:
         handle.remove()
     if not found:
@@ -232,20 +232,6 @@ def _placed(model: Any, images: Tensor) -> Tensor:
     tensors = (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
     weight = next(tensors, images)
     return images.to(weight.device, weight.dtype)
-
-
-def _call(function: Callable[[Tensor], Any], images: Tensor) -> Any:
-    try:
-        with torch.no_grad():
-            return function(images)
-    except CausalCXRError:
-        raise
-    except Exception as error:
-        shape, reason = "x".join(map(str, images.shape)), " ".join(str(error).split())
-        raise DataError(
-            f"the model fails on images {shape} in [0, 1] with {type(error).__name__}: {reason}; wrap it so that "
-            "it takes these (channels and size: predictors/adapters.py)"
-        ) from error
 
 
 def _pooled(found: Any, n: int, what: str) -> Tensor:

@@ -3,8 +3,8 @@
 With covariance S of the embeddings, cross-covariance C of embeddings and attributes, and K that of embeddings
 and labels to keep,
 
-    erased = z - C M^+ (C' S^-1 - B (K' S^-1 K)^+ K' S^-1) (z - mean)      B = C' S^-1 K,  M = C' S^-1 C - B (K'
-    S^-1 K)^+ B'
+    erased = z - C M^+ (C' S^-1 - B (K' S^-1 K)^+ K' S^-1) (z - mean)
+    B = C' S^-1 K        M = C' S^-1 C - B (K' S^-1 K)^+ B'
 
 is the smallest change (in the metric of S) after which the covariance with the attributes is 0 and that with
 the labels is as before. Without labels to keep it is LEACE (Belrose et al. 2023), with them SPLINCE (Holstege

@@ -82,7 +82,7 @@ def poison_curves(measured: Mapping[str, Measured], label: str, group: str) -> F
 
 
 def _look(eraser: str, place: int) -> tuple[str, str]:
-    """Colour and marker: the same in every report; of a chain those of its last."""
+    """Colour, the same in every report (of a chain that of its last), and marker."""
     return COLOURS.get(eraser.split("+")[-1], "#7a5195"), MARKERS[place % len(MARKERS)]
 
 

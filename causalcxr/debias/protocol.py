@@ -1,5 +1,4 @@
-"""What is left of an attribute after an eraser, and what was lost, on rows that neither eraser nor probe has
-seen.
+"""What is left of an attribute after an eraser, and what was lost, on rows that nothing was fitted to.
 
 The parts are disjoint by patient: erasers are fitted to one, fresh probes to the next, thresholds set on the
 third, everything scored on the last. The target is the floor, what the labels to keep tell of the attribute all
@@ -8,6 +7,7 @@ the same.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,20 @@ from causalcxr.debias.errors import EmbeddingsError
 from causalcxr.debias.opportunity import Case, Opportunity, Poisoned, opportunity, poisoned
 from causalcxr.debias.probes import PROBES, answers_of, classes_of, fit_probe, task_of
 from causalcxr.debias.tables import Embedded
-from causalcxr.metrics.auroc import task_auroc
-from causalcxr.metrics.intervals import Interval, bootstrap, percentile_interval
+from causalcxr.metrics.auroc import task_auroc, task_interval
+from causalcxr.metrics.intervals import Interval
 
-__all__ = ["DEFINITIONS", "RAW", "Measured", "Subject", "accuracy_at_budget", "floors", "measure"]
+__all__ = [
+    "DEFINITIONS",
+    "RAW",
+    "Measured",
+    "Subject",
+    "accuracy_at_budget",
+    "auroc_of",
+    "check_labels",
+    "floors",
+    "measure",
+]
 
 RAW = "raw"
 LEAST_OF = {"fit": 3, "probe": 5, "threshold": 1, "score": 3}  # rows of each label
@@ -47,11 +57,11 @@ class Subject:
     parts: Mapping[str, np.ndarray]
     seed: int = 0
 
-    @property
+    @cached_property
     def erase(self) -> list[Attribute]:
         return _described(self.rows.erase, self.parts["fit"])
 
-    @property
+    @cached_property
     def keep(self) -> list[Attribute]:
         return _described(self.rows.keep, self.parts["fit"])
 
@@ -75,7 +85,8 @@ class Subject:
         if eraser is None:
             return np.asarray(rows.z[at])
         erase = {name: values[at] for name, values in rows.erase.items()}
-        return eraser.transform(rows.z[at], erase, None if rows.pairs is None else rows.pairs[at])
+        pairs = rows.pairs[at] if rows.pairs is not None and "pairs" in eraser.NEEDS else None
+        return eraser.transform(rows.z[at], erase, pairs)
 
 
 @dataclass(frozen=True)
@@ -192,9 +203,7 @@ def _by_probe(
 
 def auroc_of(scores: np.ndarray, answers: np.ndarray, patients: np.ndarray) -> Interval:
     """With its 95 % interval over patients."""
-    task = task_of(scores, answers)
-    value, drawn = bootstrap(lambda weights: task_auroc(task, weights)[:, None], patients)
-    return percentile_interval(value[0], drawn[:, 0], len(answers))
+    return task_interval(task_of(scores, answers), patients)
 
 
 def _described(columns: Mapping[str, np.ndarray], rows: Any) -> list[Attribute]:

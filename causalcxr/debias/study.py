@@ -1,5 +1,4 @@
-"""A folder of fitted erasers: what they were fitted to, how the rows were parted, and what is measured of
-them."""
+"""A folder of fitted erasers: what they were fitted to, how the rows were parted, and what is measured."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

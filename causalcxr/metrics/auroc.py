@@ -9,7 +9,7 @@ from torch import Tensor
 from causalcxr.graph import Variable
 from causalcxr.metrics.intervals import RESAMPLES, Interval, bootstrap, percentile_interval
 
-__all__ = ["Task", "auroc", "auroc_interval", "make_task", "task_auroc", "youden_threshold"]
+__all__ = ["Task", "auroc", "auroc_interval", "make_task", "task_auroc", "task_interval", "youden_threshold"]
 
 
 class Task:
@@ -77,8 +77,13 @@ def auroc_interval(
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN; leave these rows out")
     task = Task(scores[:, None], answers[:, None])
+    return task_interval(task, patients, resamples, seed)
+
+
+def task_interval(task: Task, patients: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The AUROC of a task with its 95 % bootstrap interval clustered by patient; `patients` `(N,)`."""
     value, drawn = bootstrap(lambda weights: task_auroc(task, weights)[:, None], patients, resamples, seed)
-    return percentile_interval(value[0], drawn[:, 0], len(scores))
+    return percentile_interval(value[0], drawn[:, 0], len(task.answers))
 
 
 def youden_threshold(scores: np.ndarray, answers: np.ndarray) -> float:

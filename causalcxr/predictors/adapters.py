@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from causalcxr.graph import Variable
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.predictors.predictor import Prediction, Predictor
-from causalcxr.support.errors import ConfigError, nearest
+from causalcxr.support.errors import CausalCXRError, ConfigError, DataError, nearest
 
-__all__ = ["AdaptedPredictor", "Output", "from_torchxrayvision"]
+__all__ = ["AdaptedPredictor", "Output", "call_model", "from_torchxrayvision"]
 
 KINDS = ("logits", "probabilities", "value")
 XRV_RANGE = (-1024.0, 1024.0)
@@ -114,6 +114,24 @@ def from_torchxrayvision(
         number = name in by_name and not by_name[name].is_discrete
         outputs[name] = Output(columns, "value" if number else "probabilities")
     return AdaptedPredictor(variables, model, outputs, XRV_RANGE, XRV_SIZE)
+
+
+@torch.no_grad()
+def call_model(model: Callable[[Tensor], Any], images: Tensor, what: str = "the model") -> Any:
+    """What a function of the user's returns for images `(B, C, H, W)` in [0, 1].
+
+    Raises DataError: it fails; the line says with what, and how to mend it.
+    """
+    try:
+        return model(images)
+    except CausalCXRError:
+        raise
+    except Exception as error:
+        shape, reason = "x".join(map(str, images.shape)), " ".join(str(error).split())
+        raise DataError(
+            f"{what} fails on images {shape} in [0, 1] with {type(error).__name__}: {reason}; wrap it so that it "
+            "takes these (channels and size: predictors/adapters.py)"
+        ) from error
 
 
 def _last_label(variables: Mapping[str, Variable], name: str) -> str:
