@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from causalcxr.scm import StructuralCausalModel
-from causalcxr.support.errors import ConfigError, DataError
+from causalcxr.mechanisms.image import ImageNoise
+from causalcxr.randomness import Draws
+from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.support.errors import ConfigError, DataError, nearest
 from causalcxr.values import Batch, decode
 
-__all__ = ["Answer", "answer"]
+__all__ = ["Answer", "abduct_patient", "answer", "answer_abducted"]
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,46 @@ def answer(
     effect: str = "total",
     draws: int = 1,
     seed: int | None = None,
+    pixel_noise: str = "kept",
 ) -> Answer:
     """Answer "this patient, had `do` been the case".
 
     `image`: `(C, H, W)`, uint8 or float in [0, 1], of the model's size. `given` and `do`: natural units or labels,
-    `given` naming every attribute of the graph. The patient is abducted `draws` times, in one pass.
-    Raises ConfigError: fewer than one draw. Raises DataError: a graph without an image. Raises GraphError: what
-    `scm.counterfactual` refuses.
+    `given` naming every attribute of the graph. The patient is abducted `draws` times, in one pass. `pixel_noise`:
+    one of the image mechanism's modes, for example without that of single pixels ("off").
+    Raises ConfigError: fewer than one draw, or no such mode. Raises DataError: a graph without an image. Raises
+    GraphError: what `scm.counterfactual` refuses.
     """
+    return answer_abducted(scm, abduct_patient(scm, image, given, draws, seed, pixel_noise), do, effect)
+
+
+def abduct_patient(
+    scm: StructuralCausalModel,
+    image: Tensor,
+    given: Mapping[str, Any],
+    draws: int = 1,
+    seed: int | None = None,
+    pixel_noise: str = "kept",
+) -> Abduction:
+    """One patient abducted `draws` times, a row each; arguments and errors are those of `answer`."""
     if draws < 1:
         raise ConfigError(f"draws: expected a whole number of at least 1, got {draws}")
     if scm.graph.image is None:
         raise DataError(f"graph '{scm.graph.name}' has no image, so a picture can't be asked for")
-    batch = {**given, scm.graph.image: image.expand(draws, -1, -1, -1)}
-    abduction = scm.abduct(batch, seed)
+    if pixel_noise not in scm.image_mechanism.pixel_noise:
+        raise ConfigError(
+            f"no pixel noise '{pixel_noise}'; {nearest(pixel_noise, scm.image_mechanism.pixel_noise)}"
+        )
+    found = scm.abduct({**given, scm.graph.image: image.expand(draws, -1, -1, -1)}, seed)
+    noise = found.noise[scm.graph.image]
+    assert isinstance(noise, ImageNoise)
+    changed = noise.with_pixel_noise(pixel_noise, Draws(seed, scm.device))
+    return Abduction({**found.noise, scm.graph.image: changed}, found.factual)
+
+
+def answer_abducted(
+    scm: StructuralCausalModel, abduction: Abduction, do: Mapping[str, Any], effect: str = "total"
+) -> Answer:
+    """The answer from what `abduct_patient` gave: one pass of the decoder, for any number of questions."""
     drawn = scm.counterfactual(abduction, do=do, effect=effect)
     return Answer(scm, {name: value[:1] for name, value in abduction.factual.items()}, drawn)

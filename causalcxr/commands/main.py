@@ -21,6 +21,7 @@ COMMANDS = (
     "embed",
     "debias",
     "counterfactual",
+    "explore",
     "graph",
     "simulate",
     "data",
@@ -41,11 +42,12 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr embed runs/demo OUT                        embeddings of a cohort's films, for debias
   causalcxr debias fit EMBEDDINGS --table T.csv --erase sex race --keep finding --out DIR
   causalcxr counterfactual runs/demo chest.png --with sex=female age=63 --do age=80
+  causalcxr explore runs/demo                          a page where one moves an attribute and the X-ray follows
   causalcxr graph check chest table.csv                what the graph claims, tested against the data
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
   causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card
 
-These but graph, simulate and counterfactual take key=value settings: causalcxr train --help lists them all."""
+All but graph, simulate, explore and counterfactual take key=value settings: causalcxr train --help lists them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,16 +52,19 @@ def counterfactual(
 ) -> Tensor:
     """The exact images `(B, 1, size, size)` of the same subjects had `do` been so.
 
-    `total`: descendants follow; `direct`: only the edges into the image change.
+    `total`: descendants follow; `direct`: only the edges into the image change; `indirect`: the descendants follow,
+    and what is set stays as it is.
     Raises GraphError for an intervention that the graph refuses, ConfigError for another effect or size.
     """
     if effect == "total":
         return render(u, attributes(u, do, knobs), size, knobs)
-    if effect != "direct":
-        raise ConfigError(f"effect: expected 'total' or 'direct', got {effect!r}")
+    if effect not in ("direct", "indirect"):
+        raise ConfigError(f"effect: expected 'total', 'direct' or 'indirect', got {effect!r}")
     factual = attributes(u, knobs=knobs)
     changed = intervened(do, len(factual["age"]), factual["age"].device, knobs)
-    return render(u, {**factual, **changed}, size, knobs)
+    if effect == "direct":
+        return render(u, {**factual, **changed}, size, knobs)
+    return render(u, {**attributes(u, do, knobs), **{name: factual[name] for name in changed}}, size, knobs)
 
 
 def _render(u: Mapping[str, Tensor], p: Mapping[str, Tensor], size: int, knobs: Knobs) -> Tensor:

@@ -224,8 +224,17 @@ def test_an_impossible_size_is_refused(u: dict[str, Tensor], size: int) -> None:
 
 
 def test_an_unknown_effect_is_refused(u: dict[str, Tensor]) -> None:
-    with pytest.raises(ConfigError, match="'total' or 'direct', got 'indirect'"):
-        simulator.counterfactual(u, {"sex": 1}, effect="indirect")
+    with pytest.raises(ConfigError, match="'direct' or 'indirect', got 'sideways'"):
+        simulator.counterfactual(u, {"sex": 1}, effect="sideways")
+
+
+def test_the_indirect_effect_is_that_of_the_descendants(u: dict[str, Tensor]) -> None:
+    """Of age do(finding = what it becomes), at the age as it is; of sex, which causes no attribute, nothing."""
+    followed = simulator.attributes(u, {"age": 85})["finding"]
+    indirect = simulator.counterfactual(u, {"age": 85}, effect="indirect")
+    assert torch.equal(indirect, simulator.counterfactual(u, {"finding": followed}, effect="direct"))
+    factual = simulator.render(u, simulator.attributes(u))
+    assert torch.equal(simulator.counterfactual(u, {"sex": 1}, effect="indirect"), factual)
 
 
 def test_the_float32_gradient_is_finite_for_everyone(u: dict[str, Tensor]) -> None:

@@ -1,0 +1,1 @@
+"""A page where one moves an attribute and the X-ray follows."""

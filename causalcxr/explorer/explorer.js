@@ -1,0 +1,544 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const live = data.mode === "live";
+const controls = new Map(data.controls.map((control) => [control.name, control]));
+const state = { row: 0, film: null, given: {}, do: {}, effect: data.effects[0], pixel_noise: data.modes[0], draws: 1, seed: 0 };
+let shown = null; // the answer on the page
+
+const get = (id) => document.getElementById(id);
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// --- what a value is called ---
+
+function decimals(control) {
+  return Math.max(0, -Math.floor(Math.log10(control.step)));
+}
+
+function worded(control, value) {
+  if (value === undefined) return "not stated";
+  return control.labels ? String(value) : `${Number(value).toFixed(decimals(control))} ${control.unit}`.trim();
+}
+
+function recorded(name) {
+  const control = controls.get(name);
+  if (state.film) return state.given[name];
+  const value = data.patients[name][state.row];
+  return control.labels ? control.labels[value] : value;
+}
+
+function described() {
+  return Object.entries(state.do).map(([name, value]) => `${name} = ${worded(controls.get(name), value)}`).join(", ");
+}
+
+function reached() {
+  if (state.effect === "direct") return new Set([data.image]);
+  return new Set(Object.keys(state.do).flatMap((name) => controls.get(name).reaches));
+}
+
+// --- the controls ---
+
+function radios(name, values, chosen, choose) {
+  return values.map((value) => {
+    const input = make("input", { type: "radio", name, value, checked: value === chosen });
+    input.addEventListener("change", () => choose(value));
+    return make("label", {}, input, ` ${value}`);
+  });
+}
+
+function slider(control) {
+  const stops = live ? null : data.stops[control.name];
+  const low = stops ? 0 : control.low;
+  const high = stops ? stops.length - 1 : control.high;
+  const input = make("input", { type: "range", min: low, max: high, step: stops ? 1 : control.step });
+  input.id = `slider-${control.name}`;
+  input.setAttribute("aria-label", `${control.name}${control.unit ? `, ${control.unit}` : ""}`);
+  input.addEventListener("input", () => intervene(control.name, stops ? stops[input.value] : Number(input.value)));
+  const ends = stops ? [stops[0], stops[stops.length - 1]] : [low, high];
+  return make("label", { className: "wide" }, input, make("span", { className: "state", textContent: `${ends[0]} to ${ends[1]} ${control.unit}` }));
+}
+
+function addAttributes() {
+  for (const control of data.controls) {
+    const legend = make("legend", {}, `${control.name} `, make("span", { className: "state" }));
+    const field = make("fieldset", { id: `attribute-${control.name}`, title: control.about }, legend);
+    if (control.labels) field.append(...radios(`do-${control.name}`, control.labels, null, (label) => intervene(control.name, label)));
+    else field.append(slider(control));
+    const undo = make("button", { type: "button", textContent: "As recorded" });
+    undo.setAttribute("aria-label", `${control.name} as recorded`);
+    undo.addEventListener("click", () => { delete state.do[control.name]; changed(); });
+    field.append(make("div", { className: "buttons" }, undo));
+    get("attributes").append(field);
+  }
+}
+
+function intervene(name, value) {
+  if (!live) state.do = {};
+  state.do[name] = value;
+  changed();
+}
+
+function showControls() {
+  const below = reached();
+  for (const control of data.controls) {
+    const { name } = control;
+    const field = get(`attribute-${name}`);
+    const isSet = name in state.do;
+    const value = isSet ? state.do[name] : recorded(name);
+    field.className = isSet ? "set" : below.has(name) ? "reached" : "";
+    field.querySelector(".state").textContent = `${isSet ? "set to" : "recorded"} ${worded(control, value)}`;
+    if (control.labels) for (const input of field.querySelectorAll("input")) input.checked = input.value === value;
+    else if (value !== undefined) showSlider(field.querySelector("input"), control, value);
+    field.querySelector("button").hidden = !isSet;
+  }
+  showGraph(below);
+}
+
+function showSlider(input, control, value) {
+  const stops = live ? null : data.stops[control.name];
+  const nearest = (best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best);
+  input.value = stops ? stops.reduce(nearest, 0) : value;
+  input.setAttribute("aria-valuetext", worded(control, value));
+}
+
+// --- the graph ---
+
+function svg(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+function drawGraph() {
+  const { width, height, nodes, edges } = data.drawing;
+  get("graph").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const head = svg("marker", { id: "head", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto" });
+  head.append(svg("path", { d: "M0,0 L8,4 L0,8 z", fill: "currentColor" }));
+  get("graph").append(svg("defs", {}, head));
+  for (const { cause, effect, line: [x1, y1, x2, y2] } of edges)
+    get("graph").append(svg("line", { x1, y1, x2, y2, "marker-end": "url(#head)", "data-cause": cause, "data-effect": effect }));
+  for (const { name, x, y } of nodes)
+    get("graph").append(svg("g", { "data-node": name }, svg("circle", { cx: x, cy: y, r: 24 }), svg("text", { x, y }, name.length > 9 ? `${name.slice(0, 8)}…` : name)));
+}
+
+function showGraph(below) {
+  const on = (name) => name in state.do || below.has(name);
+  for (const node of get("graph").querySelectorAll("[data-node]")) {
+    const name = node.getAttribute("data-node");
+    node.setAttribute("class", name in state.do ? "set" : below.has(name) ? "reached" : "");
+  }
+  for (const line of get("graph").querySelectorAll("line")) {
+    const { cause, effect } = line.dataset;
+    const isCut = effect in state.do || (state.effect === "direct" && effect !== data.image && on(cause));
+    line.setAttribute("class", isCut ? "cut" : on(cause) && below.has(effect) ? "reached" : "");
+  }
+  const set = Object.keys(state.do).join(", ") || "nothing";
+  get("graph").setAttribute("aria-label", `Causal graph. Intervened on: ${set}. Follow: ${[...below].join(", ") || "none"}.`);
+}
+
+// --- patients ---
+
+function matching() {
+  const rows = data.patients.id.map((_, row) => row);
+  const filters = [...document.querySelectorAll("#filters [data-filter]")].filter((input) => input.value !== "");
+  return rows.filter((row) => filters.every((input) => {
+    const value = data.patients[input.dataset.filter][row];
+    if (input.dataset.end === "low") return value >= Number(input.value);
+    if (input.dataset.end === "high") return value <= Number(input.value);
+    return value === Number(input.value);
+  }));
+}
+
+function addFilters() {
+  for (const control of data.controls) {
+    const { name } = control;
+    if (control.labels) {
+      const options = control.labels.map((label, i) => make("option", { value: i, textContent: label }));
+      const select = make("select", {}, make("option", { value: "", textContent: "any" }), ...options);
+      select.dataset.filter = name;
+      get("filters").append(make("label", {}, `${name} `, select));
+    } else {
+      const ends = ["low", "high"].map((end) => {
+        const input = make("input", { type: "number", step: "any", placeholder: end === "low" ? control.low : control.high });
+        input.setAttribute("aria-label", `${name}, ${end === "low" ? "from" : "to"}`);
+        Object.assign(input.dataset, { filter: name, end });
+        return input;
+      });
+      get("filters").append(make("div", {}, `${name} from `, ends[0], " to ", ends[1], ` ${control.unit}`));
+    }
+  }
+  get("filters").addEventListener("change", () => {
+    const rows = matching();
+    if (rows.length && !rows.includes(state.row)) choose(rows[0]);
+    showWho();
+  });
+}
+
+function choose(row) {
+  Object.assign(state, { row, film: null, given: {} });
+  if (live) get("given").hidden = true;
+  changed();
+}
+
+function move(step) {
+  const rows = matching();
+  if (!rows.length) return;
+  const at = rows.indexOf(state.row);
+  choose(at < 0 ? rows[0] : rows[(at + step + rows.length) % rows.length]);
+}
+
+function find(text) {
+  const { id, patient } = data.patients;
+  const row = [patient, id].map((column) => column.findIndex((value) => String(value) === text.trim())).find((at) => at >= 0);
+  if (row === undefined) showError(`Nobody has the patient id or row '${text.trim()}'.`);
+  else choose(row);
+}
+
+function showWho() {
+  if (state.film) {
+    get("who").textContent = `Uploaded: ${state.film.name}`;
+    return;
+  }
+  const { id, patient } = data.patients;
+  const values = data.controls.map((control) => worded(control, recorded(control.name))).join(", ");
+  const count = matching().length;
+  const among = count < id.length ? `; ${count} of ${id.length} match` : `; ${id.length} to choose from`;
+  get("who").textContent = `Patient ${patient[state.row]}${live ? ` (row ${id[state.row]})` : ""}: ${values}${among}`;
+}
+
+async function upload(file) {
+  if (!file) return;
+  say("Reading the film …");
+  try {
+    const name = encodeURIComponent(file.name).slice(0, 200);
+    const answer = await (await fetch("film", { method: "POST", body: file, headers: { "X-Name": name } })).json();
+    if (answer.error) return showError(answer.error);
+    Object.assign(state, { film: { ...answer, name: file.name }, given: {}, do: {} });
+    get("given").hidden = false;
+    for (const input of get("given").querySelectorAll("select, input")) input.value = "";
+    changed();
+  } catch (error) {
+    showError(`The film was not read: ${error.message}`);
+  }
+}
+
+function addGiven() {
+  for (const control of data.controls) {
+    const { name } = control;
+    const input = control.labels
+      ? make("select", {}, make("option", { value: "", textContent: "choose" }), ...control.labels.map((label) => make("option", { textContent: label })))
+      : make("input", { type: "number", min: control.low, max: control.high, step: "any" });
+    input.addEventListener("change", () => {
+      if (input.value === "") delete state.given[name];
+      else state.given[name] = control.labels ? input.value : Number(input.value);
+      changed();
+    });
+    get("given").append(make("label", { className: "wide" }, `${name}${control.unit ? ` (${control.unit})` : ""} `, input));
+  }
+}
+
+// --- asking ---
+
+let busy = false;
+let waiting = false;
+
+function changed() {
+  showControls();
+  showWho();
+  waiting = true;
+  if (!busy) askAll();
+}
+
+async function askAll() { // one question at a time; of those that come meanwhile only the last is asked
+  busy = true;
+  while (waiting) {
+    waiting = false;
+    try {
+      const missing = state.film && data.controls.find(({ name }) => state.given[name] === undefined);
+      if (missing) { say(`State what is recorded of this patient: ${missing.name}.`); continue; }
+      const answer = live ? await ask(question()) : data.answers[stopKey()];
+      if (answer.error) showError(answer.error);
+      else show(answer);
+    } catch (error) {
+      showError(`No answer: ${error.message}. Is the server still running?`);
+    }
+  }
+  busy = false;
+}
+
+function question() {
+  const { row, film, given, do: set, effect, pixel_noise, draws, seed } = state;
+  const who = film ? { pixels: film.data, given } : { row };
+  return { ...who, do: set, effect, pixel_noise, draws, seed };
+}
+
+async function ask(asked) {
+  const headers = { "Content-Type": "application/json" };
+  const posted = await fetch("gradio_api/call/answer", { method: "POST", headers, body: JSON.stringify({ data: [asked] }) });
+  if (!posted.ok) throw new Error(`the server says ${posted.status}`);
+  const { event_id } = await posted.json();
+  const text = await (await fetch(`gradio_api/call/answer/${event_id}`)).text();
+  const line = text.split("\n").reverse().find((one) => one.startsWith("data: ["));
+  if (!line) throw new Error("the server gave none");
+  return JSON.parse(line.slice("data: ".length))[0];
+}
+
+function stopKey() {
+  const [set] = Object.entries(state.do);
+  if (!set) return `${state.row}`;
+  const stops = data.stops[set[0]];
+  return `${state.row}|${set[0]}|${stops.indexOf(set[1])}`;
+}
+
+function say(text) {
+  get("status").textContent = text;
+}
+
+function showError(text) {
+  get("error").textContent = text;
+  get("error").hidden = false;
+  say("");
+}
+
+// --- pictures ---
+
+function levels(image) {
+  return Uint8Array.from(atob(image.data), (letter) => letter.charCodeAt(0));
+}
+
+function grey(image, i) { // level of pixel i, the mean over channels
+  const [channels, height, width] = image.shape;
+  let sum = 0;
+  for (let c = 0; c < channels; c++) sum += image.levels[c * height * width + i];
+  return sum / channels;
+}
+
+function draw(canvas, image, colour) {
+  const [, height, width] = image.shape;
+  canvas.width = width;
+  canvas.height = height;
+  const pixels = canvas.getContext("2d").createImageData(width, height);
+  for (let i = 0; i < width * height; i++) pixels.data.set(colour(i), 4 * i);
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+function plain(image) {
+  const [channels, height, width] = image.shape;
+  const plane = height * width;
+  return (i) => [0, 1, 2].map((c) => image.levels[(channels === 3 ? c : 0) * plane + i]).concat(255);
+}
+
+function signed(image, from) {
+  const ends = { true: [178, 24, 43], false: [33, 102, 172] };
+  return (i) => {
+    const change = Math.max(-1, Math.min(1, (grey(image, i) - grey(from, i)) / data.limit));
+    const end = ends[change > 0];
+    return end.map((channel) => Math.round(255 + (channel - 255) * Math.abs(change))).concat(255);
+  };
+}
+
+function picture(parent, id, title, image, colour, label, className = "") {
+  const canvas = make("canvas", { id });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", label);
+  draw(canvas, image, colour);
+  parent.append(make("figure", { className }, canvas, make("figcaption", { textContent: title })));
+}
+
+function unpack(answer) {
+  const images = [answer.factual.image, answer.exact?.image, ...answer.runs.flatMap((run) => [run.image, run.null.image, ...run.draws])];
+  for (const image of images) if (image) image.levels = levels(image);
+}
+
+function number(value, digits = 2) {
+  return value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
+}
+
+function showPictures(answer) {
+  const factual = answer.factual.image;
+  const box = make("div", { className: "films", id: "films" });
+  const first = make("div", { className: "group" });
+  picture(first, "factual", "factual", factual, plain(factual), "The factual image");
+  if (answer.exact) {
+    const image = answer.exact.image;
+    picture(first, "exact", "exact counterfactual", image, plain(image), "The exact counterfactual, from the simulator");
+    picture(first, "exact-change", "exact change", image, signed(image, factual), "The exact change, in grey levels");
+  }
+  box.append(first);
+  answer.runs.forEach((run, i) => {
+    const group = make("div", { className: "group" }, make("h3", { textContent: run.name }));
+    const mean = run.draws.length ? `, mean of ${answer.question.draws} draws` : "";
+    const error = run.error === null ? "" : `, exact error ${number(run.error)}`;
+    picture(group, `run-${i}`, `counterfactual${mean}`, run.image, plain(run.image), `Counterfactual of ${run.name}`);
+    picture(group, `change-${i}`, `change: ${number(run.change.mean, 1)} grey levels on average${error}`, run.image, signed(run.image, factual), `Change by ${run.name}, in grey levels`);
+    picture(group, `null-${i}`, `null edit: ${number(run.null.change.mean, 1)} grey levels`, run.null.image, signed(run.null.image, factual), `What changes in ${run.name} when nothing is asked`);
+    run.draws.forEach((one, k) => picture(group, `draw-${i}-${k}`, `draw ${k + 1}`, one, plain(one), `Draw ${k + 1} of ${run.name}`, "small"));
+    box.append(group);
+  });
+  get("films").replaceWith(box);
+}
+
+// --- compare ---
+
+let blinking = null;
+let isFactual = true;
+
+function compared() {
+  const i = Number(get("with").value);
+  return i < shown.runs.length ? shown.runs[i].image : shown.exact.image;
+}
+
+function showCompared() {
+  if (!shown) return;
+  const factual = shown.factual.image;
+  const [, , width] = factual.shape;
+  const [one, other] = [plain(factual), plain(compared())];
+  const edge = (width * Number(get("swipe").value)) / 100;
+  draw(get("compared"), factual, blinking ? (isFactual ? one : other) : (i) => (i % width < edge ? one(i) : other(i)));
+}
+
+function blink() {
+  get("blink").setAttribute("aria-pressed", String(!blinking));
+  if (blinking) {
+    clearInterval(blinking);
+    blinking = null;
+  } else {
+    blinking = setInterval(() => { isFactual = !isFactual; showCompared(); }, 600);
+  }
+  showCompared();
+}
+
+// --- tables ---
+
+function table(id, head, rows) {
+  const cells = (row) => row.map((cell, i) => {
+    const { text, className = "" } = typeof cell === "object" ? cell : { text: cell };
+    return make(i ? "td" : "th", i ? { textContent: text, className } : { textContent: text, scope: "row" });
+  });
+  get(id).replaceChildren(
+    make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { textContent: text, scope: "col" })))),
+    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells(row)))),
+  );
+}
+
+function showTables(answer) {
+  const names = answer.runs.map((run) => run.name);
+  const exact = answer.exact ? [answer.exact] : [];
+  table("values", ["", "recorded", ...names, ...(answer.exact ? ["exact"] : [])], data.controls.map(({ name }) => {
+    const was = answer.factual.attributes[name];
+    const now = [...answer.runs, ...exact].map((one) => ({ text: one.attributes[name], className: one.attributes[name] === was ? "" : "moved" }));
+    const how = name in answer.question.do ? " (set)" : answer.moved.includes(name) ? " (follows)" : "";
+    return [name + how, was, ...now];
+  }));
+  const reads = answer.runs.flatMap((run) => Object.values(run.reads).map((one) => {
+    const digits = one.what.startsWith("P(") ? 2 : 1;
+    const change = one.after - one.before;
+    const className = one.stays && Math.abs(change) > one.tolerance ? "wrong" : "";
+    const sign = change > 0 ? "+" : "";
+    const unit = one.unit ? ` ${one.unit}` : "";
+    const expected = one.stays ? "should stay" : "may change";
+    return [`${names.length > 1 ? `${run.name}: ` : ""}${one.what}`, number(one.before, digits) + unit, number(one.after, digits) + unit, { text: sign + number(change, digits), className }, expected];
+  }));
+  table("reads", ["", "factual", "counterfactual", "change", ""], reads);
+  const per = (title, of) => [title, ...answer.runs.map(of)];
+  const rows = [
+    per("mean absolute change, grey levels", (run) => number(run.change.mean)),
+    per("largest change, grey levels", (run) => number(run.change.largest, 1)),
+    per("null edit, mean, grey levels", (run) => number(run.null.change.mean)),
+    per("draws apart, grey levels", (run) => (run.spread === null ? "one draw" : number(run.spread))),
+  ];
+  if (answer.exact) rows.push(per("exact error (0 exact, 1 as good as nothing)", (run) => number(run.error)));
+  rows.push(["training images like the counterfactual", ...answer.runs.map((run, i) => (i ? "" : String(answer.near)))]);
+  table("numbers", ["", ...names], rows);
+}
+
+function show(answer) {
+  unpack(answer);
+  shown = answer;
+  get("error").hidden = true;
+  get("warning").textContent = answer.warning;
+  get("warning").hidden = !answer.warning;
+  showPictures(answer);
+  showCompared();
+  showTables(answer);
+  get("python").textContent = answer.python;
+  for (const name of answer.moved.filter((one) => !(one in answer.question.do)))
+    get(`attribute-${name}`).querySelector(".state").textContent = `follows: ${answer.runs[0].attributes[name]}`;
+  const asked = described();
+  const one = answer.runs[0];
+  const error = one.error === null ? "" : `; exact error ${number(one.error)}`;
+  say(asked ? `do(${asked}): the film changes by ${number(one.change.mean, 1)} grey levels on average${error}.` : "Nothing is asked: the film stays as it is. Move an attribute.");
+  document.body.dataset.answers = Number(document.body.dataset.answers || 0) + 1;
+}
+
+// --- keep ---
+
+function save(name, content, type) {
+  const link = make("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function savePicture() {
+  const columns = [...document.querySelectorAll("#films .group")].map((group) => [...group.querySelectorAll("figure")]);
+  const [side, gap, text] = [256, 12, 40];
+  const longest = Math.max(...columns.map((column) => column.length));
+  const canvas = make("canvas", { width: gap + longest * (side + gap), height: gap + columns.length * (side + text + gap) + text });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingEnabled = false;
+  context.fillStyle = "#222";
+  context.font = "14px sans-serif";
+  columns.forEach((figures, y) => figures.forEach((figure, x) => {
+    const [left, top] = [gap + x * (side + gap), gap + y * (side + text + gap)];
+    context.drawImage(figure.querySelector("canvas"), left, top, side, side);
+    const run = y ? `${shown.runs[y - 1].name}: ` : "";
+    context.fillText(run + figure.querySelector("figcaption").textContent, left, top + side + 18, side);
+  }));
+  context.fillText(get("status").textContent, gap, canvas.height - 14);
+  canvas.toBlob((blob) => save("counterfactual.png", blob, "image/png"));
+}
+
+function saveNumbers() {
+  const without = ({ levels: _, image: __, draws: ___, null: nothing, ...rest }) => ({ ...rest, ...(nothing ? { null_edit: nothing.change } : {}) });
+  const { python: _, runs, factual, exact, ...rest } = shown;
+  const kept = { ...rest, factual: without(factual), exact: exact && without(exact), runs: runs.map(without) };
+  save("counterfactual.json", JSON.stringify(kept, null, 2), "application/json");
+}
+
+// --- begin ---
+
+addAttributes();
+drawGraph();
+data.runs.forEach((name, i) => get("with").append(make("option", { value: i, textContent: `counterfactual of ${name}` })));
+if (data.exact) get("with").append(make("option", { value: data.runs.length, textContent: "exact counterfactual" }));
+for (const [id, step] of [["previous", -1], ["next", 1]]) get(id).addEventListener("click", () => move(step));
+get("random").addEventListener("click", () => {
+  const rows = matching();
+  if (rows.length) choose(rows[Math.floor(Math.random() * rows.length)]);
+});
+get("clear").addEventListener("click", () => { state.do = {}; changed(); });
+get("controls").addEventListener("submit", (event) => event.preventDefault());
+get("with").addEventListener("change", showCompared);
+get("swipe").addEventListener("input", showCompared);
+get("blink").addEventListener("click", blink);
+get("save-picture").addEventListener("click", savePicture);
+get("save-numbers").addEventListener("click", saveNumbers);
+get("save-python").addEventListener("click", () => save("counterfactual.py", shown.python, "text/x-python"));
+if (live) {
+  addFilters();
+  addGiven();
+  get("find").addEventListener("change", () => get("find").value && find(get("find").value));
+  get("film").addEventListener("change", () => upload(get("film").files[0]));
+  const how = (key) => (value) => { state[key] = value; changed(); };
+  get("effect").append(...radios("effect", data.effects, state.effect, how("effect")));
+  get("pixel_noise").append(...radios("pixel_noise", data.modes, state.pixel_noise, how("pixel_noise")));
+  for (const id of ["draws", "seed"]) get(id).addEventListener("change", () => { state[id] = Number(get(id).value); changed(); });
+}
+changed();

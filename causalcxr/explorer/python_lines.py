@@ -1,0 +1,58 @@
+"""The Python lines that give exactly what the page shows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from causalcxr.explorer.question import Question
+
+if TYPE_CHECKING:
+    from causalcxr.explorer.explorer import Explored
+
+__all__ = ["python_lines"]
+
+
+def python_lines(question: Question, runs: "Sequence[Explored]", split: str) -> str:
+    """A program that ends with the counterfactual `(C, H, W)` of every run in `found[...].image`."""
+    how = f"effect={question.effect!r}, draws={question.draws}, seed={question.seed}"
+    how += f", pixel_noise={question.pixel_noise!r}"
+    lines = [
+        "import causalcxr",
+        *(
+            _of_the_cohort(question.row, runs[0].folder, split)
+            if question.row is not None
+            else _of_a_file(question)
+        ),
+        "found = {",
+        *(
+            f"    {run.name!r}: causalcxr.answer(\n"
+            f"        causalcxr.load({str(run.folder)!r}), image, given, do={dict(question.do)!r}, {how}\n    ),"
+            for run in runs
+        ),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_the_cohort(row: int, folder: Path, split: str) -> list[str]:
+    return [
+        "from causalcxr.data.preparation import open_cohort",
+        "from causalcxr.runs import open_run",
+        "",
+        f"run = open_run({str(folder)!r})",
+        f"given = open_cohort(run.config.data, run.graph).split({split!r}).batch([{row}])",
+        "image = given.pop(run.graph.image)[0]",
+    ]
+
+
+def _of_a_file(question: Question) -> list[str]:
+    assert question.pixels is not None
+    channels, size, _ = question.pixels.shape
+    return [
+        "from pathlib import Path",
+        "import torch",
+        "from causalcxr.data.film import read_film",
+        "",
+        f'image = torch.from_numpy(read_film(Path("the film that was uploaded"), {size}, {channels}).copy())',
+        f"given = {dict(question.given)!r}",
+    ]

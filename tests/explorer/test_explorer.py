@@ -1,0 +1,182 @@
+"""The page's answers against the model, the simulator and the training data."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import causalcxr
+from causalcxr.commands.explore import open_explorer
+from causalcxr.explorer.explorer import Explorer, packed
+from causalcxr.explorer.patients import FEW, near_rows, nearness_text
+from causalcxr.explorer.question import Question
+from causalcxr.support.errors import CausalCXRError
+from causalcxr.values import encode
+
+OLDER = Question(3, {"age": 80})
+
+
+def levels(image: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(image["data"]), np.uint8).reshape(image["shape"])
+
+
+def test_pixels_are_those_of_the_model(explorer: Explorer, runs: list[Path]) -> None:
+    """Bit for bit in 8 bits: every run's `causalcxr.answer`, and the cohort's film."""
+    film, given = explorer.patients.film(3)
+    answer = explorer.answer(OLDER)
+    assert np.array_equal(levels(answer["factual"]["image"]), film.numpy())
+    for folder, shown in zip(runs, answer["runs"], strict=True):
+        found = causalcxr.answer(causalcxr.load(folder), film, given, {"age": 80}, seed=0)
+        assert np.array_equal(levels(shown["image"]), (255 * found.image.double()).round().numpy())
+        assert shown["change"]["mean"] == pytest.approx(float(found.change.abs().mean()), rel=1e-4)
+    assert answer["runs"][0]["image"] != answer["runs"][1]["image"]
+
+
+@pytest.mark.parametrize("effect", ["total", "direct", "indirect"])
+def test_the_exact_counterfactual(explorer: Explorer, effect: str) -> None:
+    """Image and attributes are the simulator's, and the error is its definition."""
+    truth, subject = explorer.truth, torch.tensor([int(explorer.patients.split.ids[3])])
+    assert truth is not None
+    answer = explorer.answer(Question(3, {"age": 80}, effect))
+    exact = truth.images(subject, {"age": 80}, effect)[0]
+    assert np.array_equal(levels(answer["exact"]["image"]), (255 * exact.double()).round().numpy())
+    after = truth.attributes(subject, {"age": 80})
+    followed = explorer.graph["finding"].labels[int(after["finding"][0])]
+    words = answer["exact"]["attributes"]
+    assert words["finding"] == (followed if effect != "direct" else answer["factual"]["attributes"]["finding"])
+    assert (words["age"] == "80 years") == (effect != "indirect")
+    shown = answer["runs"][0]
+    true_effect = exact - truth.images(subject)[0]
+    size = float(true_effect.norm())
+    if 255 * size / true_effect.numel() ** 0.5 > 1:
+        film, given = explorer.patients.film(3)
+        found = causalcxr.answer(explorer.runs[0].scm, film, given, {"age": 80}, effect, seed=0)
+        made = found.image - found.factual["image"][0]
+        assert shown["error"] == pytest.approx(float((made - true_effect).norm()) / size, rel=1e-3)
+    else:
+        assert shown["error"] is None
+
+
+def test_the_python_lines_give_exactly_this(explorer: Explorer) -> None:
+    """Run as they are, also with several interventions and draws."""
+    answer = explorer.answer(Question(5, {"age": 30, "sex": "female"}, "total", "off", 3, 7))
+    names: dict[str, Any] = {}
+    exec(answer["python"], names)
+    for shown in answer["runs"]:
+        assert packed(names["found"][shown["name"]].image) == shown["image"]
+
+
+def test_the_null_edit(explorer: Explorer) -> None:
+    """With its noise kept a patient is what the model says; without, what the decoder can say of the film."""
+    kept, off = (explorer.answer(Question(2, {}, pixel_noise=mode))["runs"][0]["null"] for mode in ("kept", "off"))
+    assert kept["change"]["largest"] < 0.01
+    assert off["change"]["mean"] > 0.1
+
+
+def test_draws(explorer: Explorer) -> None:
+    """Several draws: their mean, the first of them, and how far they are apart."""
+    answer = explorer.answer(Question(3, {"age": 80}, pixel_noise="off", draws=6))
+    shown, film = answer["runs"][0], explorer.patients.film(3)
+    found = causalcxr.answer(explorer.runs[0].scm, *film, {"age": 80}, draws=6, seed=0, pixel_noise="off")
+    assert len(shown["draws"]) == 4 and shown["spread"] == pytest.approx(found.spread) and found.spread > 0
+    assert explorer.answer(OLDER)["runs"][0]["spread"] is None
+
+
+def test_a_patient_is_abducted_once(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the slider costs each run one pass of the decoder, over one row, and no abduction."""
+    explorer.answer(Question(7))
+    calls: list[int] = []
+    for run in explorer.runs:
+        mechanism = run.scm.image_mechanism
+        monkeypatch.setattr(mechanism, "infer", None)
+        decode = mechanism.forward
+
+        def forward(noise: Any, parents: Any, decode: Any = decode) -> Any:
+            calls.append(len(noise))
+            return decode(noise, parents)
+
+        monkeypatch.setattr(mechanism, "forward", forward)
+    for age in (30, 40, 50):
+        explorer.answer(Question(7, {"age": age}))
+    assert calls == [1] * 6
+
+
+def test_an_uploaded_film_is_not_remembered(explorer: Explorer) -> None:
+    """The same answer as for the patient of the cohort, and nothing of it stays."""
+    film, given = explorer.patients.film(3)
+    attributes = {
+        name: explorer.graph[name].labels[int(v)] if explorer.graph[name].is_discrete else float(v)
+        for name, v in given.items()
+    }
+    before = explorer._remembered.cache_info().currsize
+    answer = explorer.answer(Question(None, {"age": 80}, pixels=film.numpy(), given=attributes))
+    assert answer["exact"] is None and answer["runs"][0]["error"] is None
+    assert answer["runs"][0]["image"] == explorer.answer(OLDER)["runs"][0]["image"]
+    explorer.answer(OLDER)
+    assert explorer._remembered.cache_info().currsize <= before + len(explorer.runs)
+
+
+def test_readings(explorer: Explorer) -> None:
+    """What the evaluator says of both images; sex and race should stay under do(age), the finding may follow."""
+    reads = explorer.answer(OLDER)["runs"][0]["reads"]
+    assert {name: one["stays"] for name, one in reads.items()} == {
+        "sex": True,
+        "race": True,
+        "age": False,
+        "finding": False,
+    }
+    film, given = explorer.patients.film(3)
+    evaluator = explorer.runs[0].evaluator
+    assert evaluator is not None
+    said = evaluator(film[None])
+    assert reads["age"]["before"] == pytest.approx(float(said["age"]), rel=1e-4)
+    label = int(given["sex"][0])
+    assert reads["sex"]["before"] == pytest.approx(float(said["sex"].softmax(1)[0, label]), abs=1e-5)
+    assert reads["sex"]["what"] == f"P(sex = {explorer.graph['sex'].labels[label]})"
+
+
+def test_who_is_near(explorer: Explorer) -> None:
+    """The same labels, and age within a twentieth of its range; counted by hand. Few are warned of."""
+    graph = explorer.graph
+    train = {
+        name: encode(graph[name], values, 4)
+        for name, values in {
+            "sex": ["male", "male", "male", "female"],
+            "race": ["white", "white", "black", "white"],
+            "age": [50.0, 59.0, 50.0, 50.0],
+            "finding": ["No Finding"] * 4,
+        }.items()
+    }
+    asked = {name: values[:1] for name, values in train.items()}
+    assert near_rows(graph, train, asked).tolist() == [True, False, False, False]
+    assert nearness_text(graph, FEW) == ""
+    assert "3 are like this" in nearness_text(graph, 3) and "none is like this" in nearness_text(graph, 0)
+    assert "the same labels, age within 4.1 years" in nearness_text(graph, 1)
+
+
+def test_nobody_like_this_is_said(explorer: Explorer) -> None:
+    """The counts are of the training split, at the attributes after the intervention."""
+    answer = explorer.answer(Question(3, {"age": 100, "race": "asian"}))
+    assert answer["near"] < FEW and "Extrapolation" in answer["warning"]
+
+
+def test_runs_that_do_not_stand_side_by_side(runs: list[Path], tmp_path: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other)
+    graph = (other / "graph.yaml").read_text()
+    (other / "graph.yaml").write_text(graph.replace("- female", "- woman"))
+    with pytest.raises(CausalCXRError, match="different graphs"):
+        open_explorer([str(runs[0]), str(other)])
+
+
+def test_same_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(runs[0], tmp_path / runs[0].name)
+    both = open_explorer([str(runs[0]), str(tmp_path / runs[0].name)])
+    assert len({run.name for run in both.runs}) == 2
