@@ -23,7 +23,7 @@ FLOORS = [
     {"runs", "answers", "metrics"},
     {"report", "training"},
     {"check", "evaluation"},
-    {"audit", "bias", "debias", "federation"},
+    {"audit", "bias", "debias", "explorer", "federation"},
     {"commands"},
 ]
 

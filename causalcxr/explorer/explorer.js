@@ -45,7 +45,7 @@ function reached() {
 function radios(name, values, chosen, choose) {
   return values.map((value) => {
     const input = make("input", { type: "radio", name, value, checked: value === chosen });
-    input.addEventListener("change", () => choose(value));
+    input.addEventListener("click", () => choose(value)); // the label that is recorded can be set as well
     return make("label", {}, input, ` ${value}`);
   });
 }

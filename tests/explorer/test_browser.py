@@ -1,0 +1,335 @@
+"""The page in a real browser: headless Chromium, driven by selenium."""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from causalcxr.explorer.explorer import Explorer
+from causalcxr.explorer.gallery import write_gallery
+from causalcxr.explorer.page import LIMIT
+from causalcxr.explorer.question import Question
+
+selenium = pytest.importorskip("selenium", reason="no selenium to drive a browser")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+if not (CHROMIUM and DRIVER):
+    pytest.skip("no Chromium with its driver on this machine", allow_module_level=True)
+
+SECONDS = 60
+PIXELS = """
+    const canvas = document.getElementById(arguments[0]);
+    const { width, height } = canvas;
+    return [height, width, Array.from(canvas.getContext("2d").getImageData(0, 0, width, height).data)];
+"""
+MOVE = """
+    const input = document.getElementById(arguments[0]);
+    input.value = arguments[1];
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+"""
+
+CHOOSE = """
+    const input = document.querySelectorAll(arguments[0])[arguments[1]];
+    input.value = arguments[2];
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+"""
+
+
+class Browser:
+    """A page in a browser of its own."""
+
+    def __init__(self, url: str, width: int = 1280, height: int = 1800):
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        quiet = [
+            "--disable-background-networking",
+            "--no-first-run",
+            "--disable-component-update",
+            "--disable-sync",
+        ]
+        for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet]:
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get(url)
+        self.answers = 0
+
+    def answered(self) -> None:
+        """Wait until the page shows another answer."""
+        self.answers = self.until(lambda: (n := self.count()) > self.answers and n)
+
+    def count(self) -> int:
+        return int(self.run("return document.body.dataset.answers || 0"))
+
+    def until(self, found: Any) -> Any:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, SECONDS, 0.02).until(lambda _: found())
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def move(self, name: str, value: float) -> None:
+        """Move a slider and wait for the answer."""
+        self.answers = self.count()
+        self.run(MOVE, f"slider-{name}", value)
+        self.answered()
+
+    def click(self, selector: str) -> None:
+        """Click, as a user who opens what it lies in."""
+        element = self.find(selector)
+        self.run(
+            "for (let e = arguments[0]; e; e = e.parentElement) if (e.tagName === 'DETAILS') e.open = true",
+            element,
+        )
+        element.click()
+
+    def take_another_sex(self) -> str:
+        """Choose the label that is not recorded, and wait for the answer."""
+        self.answers = self.count()
+        radio = self.find("input[name='do-sex']:not(:checked)")
+        radio.click()
+        self.answered()
+        return radio.get_attribute("value")
+
+    def levels(self, canvas: str) -> np.ndarray:
+        """What a canvas shows, `(H, W, 4)`."""
+        height, width, flat = self.run(PIXELS, canvas)
+        return np.array(flat, np.uint8).reshape(height, width, 4)
+
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        return self.driver.get_log(kind)
+
+
+@pytest.fixture
+def browser(server: Any) -> Iterator[Browser]:
+    page = Browser(server.url)
+    page.answered()
+    yield page
+    said = [entry["message"] for entry in page.log("browser") if entry["level"] == "SEVERE"]
+    page.driver.quit()
+    assert not said
+
+
+def grey(image: torch.Tensor) -> np.ndarray:
+    return (255 * image[0].double()).round().clamp(0, 255).numpy().astype(np.uint8)
+
+
+def model_image(explorer: Explorer, run: int, question: Question) -> np.ndarray:
+    import causalcxr
+
+    assert question.row is not None
+    film, given = explorer.patients.film(question.row)
+    return grey(causalcxr.answer(explorer.runs[run].scm, film, given, question.do, question.effect, seed=0).image)
+
+
+def test_move_the_slider_and_the_film_follows(browser: Browser, explorer: Explorer) -> None:
+    """The pixels in the browser are exactly those of the model, of the simulator and of the cohort."""
+    before = browser.levels("run-0")
+    browser.move("age", 85)
+    assert explorer.truth is not None
+    expected = {
+        "factual": explorer.patients.film(0)[0][0].numpy(),
+        "run-0": model_image(explorer, 0, Question(0, {"age": 85})),
+        "run-1": model_image(explorer, 1, Question(0, {"age": 85})),
+        "exact": grey(
+            explorer.truth.images(torch.tensor([int(explorer.patients.split.ids[0])]), {"age": 85}, "total")[0]
+        ),
+    }
+    for canvas, levels in expected.items():
+        shown = browser.levels(canvas)
+        assert all(np.array_equal(shown[..., channel], levels) for channel in range(3)), canvas
+        assert (shown[..., 3] == 255).all()
+    assert not np.array_equal(before, browser.levels("run-0"))
+    assert "do(age = 85 years)" in browser.find("#status").text
+
+
+def test_the_difference_has_one_scale(browser: Browser, explorer: Explorer) -> None:
+    """White is no change; full red and blue are the ends, whatever the picture."""
+    browser.move("age", 85)
+    film = explorer.patients.film(0)[0][0].numpy().astype(float)
+    change = ((model_image(explorer, 0, Question(0, {"age": 85})) - film) / LIMIT).clip(-1, 1)[..., None]
+    end = np.where(change > 0, [178.0, 24.0, 43.0], [33.0, 102.0, 172.0])
+    expected = 255 + (end - 255) * np.abs(change)
+    assert np.abs(browser.levels("change-0")[..., :3] - expected).max() <= 0.5 + 1e-6
+
+
+def test_choose_and_intervene(browser: Browser, explorer: Explorer) -> None:
+    """By filter, by id and at random; radio buttons; several interventions; back to what is recorded."""
+    browser.click("#filters select")
+    browser.run(CHOOSE, "#filters select", 0, 1)
+    sex = explorer.patients.split.attributes["sex"]
+    browser.until(lambda: f"{int((sex == 1).sum())} of {len(sex)} match" in browser.find("#who").text)
+    browser.answers = browser.count()
+    browser.run(CHOOSE, "#filters select", 0, "")
+    patient = explorer.patients.split.patients[7]
+    browser.find("#find").send_keys(patient + "\n")
+    browser.until(lambda: patient in browser.find("#who").text)
+    browser.answered()
+    other = browser.take_another_sex()
+    browser.move("age", 60)
+    browser.until(lambda: f"do(sex = {other}, age = 60 years)" in browser.find("#status").text)
+    values = browser.find("#values").text
+    assert "sex (set)" in values and "finding (follows)" in values
+    assert "Intervened on: sex, age" in browser.find("#graph").get_attribute("aria-label")
+    browser.answers = browser.count()
+    browser.click("#clear")
+    browser.answered()
+    assert "Nothing is asked" in browser.find("#status").text
+    browser.click("#random")
+    browser.answered()
+
+
+def test_how_it_is_answered(browser: Browser, explorer: Explorer) -> None:
+    """Direct effect, no pixel noise, several draws: each changes the question."""
+    browser.move("age", 85)
+    for selector in ("input[name='effect'][value='direct']", "input[name='pixel_noise'][value='off']"):
+        browser.answers = browser.count()
+        browser.click(selector)
+        browser.answered()
+    browser.answers = browser.count()
+    browser.run(MOVE, "draws", 3)
+    browser.answered()
+    assert "effect='direct', draws=3, seed=0, pixel_noise='off'" in browser.run("return shown.python")
+    assert browser.find("#draw-0-2").is_displayed() and "mean of 3 draws" in browser.find("#films").text
+    browser.click("#blink")
+    assert browser.find("#blink").get_attribute("aria-pressed") == "true"
+
+
+def test_the_keyboard_is_enough(browser: Browser) -> None:
+    """Tab reaches the slider, an arrow moves it, and the picture follows."""
+    from selenium.webdriver.common.keys import Keys
+
+    for _ in range(40):
+        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+        if browser.driver.switch_to.active_element.get_attribute("id") == "slider-age":
+            break
+    else:
+        raise AssertionError("no way to the slider by the Tab key")
+    browser.answers = browser.count()
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    browser.answered()
+    assert "do(age = " in browser.find("#status").text
+
+
+def test_everything_has_a_name(browser: Browser) -> None:
+    """For a screen reader: no control and no picture without words, in the browser's own accessibility tree."""
+    for details in browser.driver.find_elements("css selector", "details"):
+        browser.run("arguments[0].open = true", details)
+    browser.move("age", 70)
+    nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {"button", "slider", "radio", "combobox", "searchbox", "spinbutton", "image", "group", "textbox"}
+    unnamed = [
+        node["role"]["value"]
+        for node in nodes
+        if not node.get("ignored") and node["role"]["value"] in roles and not node.get("name", {}).get("value")
+    ]
+    assert not [role for role in unnamed if role != "group"]
+    assert sum(node["role"]["value"] in ("image", "img") for node in nodes if not node.get("ignored")) >= 8
+
+
+def test_a_phone(server: Any) -> None:
+    """At 360 points nothing lies beyond the edge, and pictures are no smaller than a thumbnail."""
+    page = Browser(server.url, width=360, height=800)
+    page.answered()
+    assert page.run("return document.scrollingElement.scrollWidth <= 360")
+    assert page.run("return document.getElementById('run-0').getBoundingClientRect().width") > 90
+    page.driver.quit()
+
+
+def test_two_browsers_at_once(server: Any, browser: Browser, explorer: Explorer) -> None:
+    """Each keeps its own patient and intervention."""
+    other = Browser(server.url)
+    other.answered()
+    other.click("#next")
+    other.answered()
+    browser.move("age", 30)
+    other.move("age", 90)
+    assert np.array_equal(browser.levels("run-0")[..., 0], model_image(explorer, 0, Question(0, {"age": 30})))
+    assert np.array_equal(other.levels("run-0")[..., 0], model_image(explorer, 0, Question(1, {"age": 90})))
+    other.driver.quit()
+
+
+def test_upload(browser: Browser, tmp_path: Path) -> None:
+    """A broken file is one line; a good one is asked of once its attributes are stated."""
+    broken, good = tmp_path / "broken.png", tmp_path / "good.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    levels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(levels).save(good)
+    browser.find("#film").send_keys(str(broken))
+    browser.until(lambda: "broken.png" in browser.find("#error").text)
+    assert "\n" not in browser.find("#error").text
+    browser.find("#film").send_keys(str(good))
+    browser.until(lambda: "State what is recorded" in browser.find("#status").text)
+    browser.answers = browser.count()
+    for i, value in enumerate(["female", "white", "50", "No Finding"]):
+        browser.run(CHOOSE, "#given select, #given input", i, value)
+    browser.answered()
+    assert np.array_equal(browser.levels("factual")[..., 0], levels)
+    assert "Uploaded: good.png" in browser.find("#who").text
+
+
+def test_nothing_leaves_the_machine(browser: Browser, server: Any) -> None:
+    """Every request in the browser's network log goes to the server."""
+    browser.move("age", 40)
+    entries = [json.loads(entry["message"])["message"] for entry in browser.log("performance")]
+    urls = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
+    assert len(urls) >= 4
+    assert all(url.startswith((server.url, "data:")) for url in urls), urls
+
+
+def test_keep_it(browser: Browser, tmp_path: Path, explorer: Explorer) -> None:
+    """Picture, numbers and Python lines are written to files, and say what the page says."""
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    browser.move("age", 85)
+    for button, name in (("picture", "png"), ("numbers", "json"), ("python", "py")):
+        browser.click(f"#save-{button}")
+        browser.until((tmp_path / f"counterfactual.{name}").exists)
+    numbers = json.loads((tmp_path / "counterfactual.json").read_text())
+    answer = explorer.answer(Question(0, {"age": 85}))
+    assert numbers["question"] == answer["question"] and numbers["near"] == answer["near"]
+    assert numbers["runs"][0]["error"] == pytest.approx(answer["runs"][0]["error"])
+    reads = answer["runs"][0]["reads"]
+    for name, said in numbers["runs"][0]["reads"].items():
+        assert (said["before"], said["after"]) == pytest.approx((reads[name]["before"], reads[name]["after"]))
+    assert (tmp_path / "counterfactual.py").read_text() == answer["python"]
+    with Image.open(io.BytesIO((tmp_path / "counterfactual.png").read_bytes())) as picture:
+        assert picture.width > 600 and picture.height > 600
+
+
+def test_the_gallery_needs_no_server(explorer: Explorer, tmp_path: Path) -> None:
+    """One file: the same page with its answers, one attribute at a time; no patient's id is in it."""
+    path = tmp_path / "gallery.html"
+    write_gallery(explorer, path, 2)
+    text = path.read_text("utf-8")
+    assert not any(patient in text for patient in explorer.patients.split.patients)
+    page = Browser(path.as_uri())
+    page.answered()
+    page.move("age", 8)
+    assert "do(age = " in page.find("#status").text
+    shown = page.run("return shown.question")
+    assert np.array_equal(
+        page.levels("run-0")[..., 0], model_image(explorer, 0, Question(shown["row"], shown["do"]))
+    )
+    page.take_another_sex()
+    assert page.run("return Object.keys(shown.question.do)") == ["sex"]
+    entries = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
+    urls = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
+    assert all(url.startswith(("file:", "data:")) for url in urls)
+    page.driver.quit()

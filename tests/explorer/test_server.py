@@ -1,0 +1,175 @@
+"""The server that the command starts: right answers for many at once, one line for bad input, nothing besides."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from causalcxr.explorer.explorer import Explorer
+from causalcxr.explorer.question import Question
+
+USERS = 20
+
+
+def png(levels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "png")
+    return file.getvalue()
+
+
+def film(size: int = 48) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
+
+
+def status(request: Any) -> int:
+    """The HTTP status of a request that fails."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=20)
+    error.value.close()
+    return error.value.code
+
+
+def test_twenty_users_at_once(server: Any, explorer: Explorer) -> None:
+    """Each gets the answer to its own question."""
+    questions = [{"row": i, "do": {"age": 30 + 2 * i}} for i in range(USERS)]
+    with ThreadPoolExecutor(USERS) as pool:
+        answers = list(pool.map(server.ask, questions))
+    for asked, answer in zip(questions, answers, strict=True):
+        expected = explorer.answer(Question(**asked))
+        assert answer["question"] == expected["question"]
+        assert answer["factual"] == expected["factual"]
+        assert [run["image"] for run in answer["runs"]] == [run["image"] for run in expected["runs"]]
+
+
+def test_a_question_that_cannot_be_is_one_line(server: Any) -> None:
+    assert server.ask({"row": 0, "do": {"age": 500}})["error"].startswith("'age': 500 is not in [18, 100] years")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
+def test_an_uploaded_film(server: Any, explorer: Explorer, kind: str) -> None:
+    """It comes back as the model takes it, and is asked of like any patient."""
+    file = io.BytesIO()
+    Image.fromarray(film()).save(file, kind)
+    sent = server.upload(file.getvalue(), f"film.{kind}")
+    assert sent["shape"] == list(explorer.shape)
+    given = {"sex": "male", "race": "white", "age": 50, "finding": "No Finding"}
+    answer = server.ask({"pixels": sent["data"], "given": given, "do": {"age": 80}})
+    assert answer["factual"]["image"]["data"] == sent["data"]
+    assert "read_film" in answer["python"] and answer["exact"] is None
+
+
+def test_sixteen_bits_are_scaled_by_their_range(server: Any) -> None:
+    """Not clipped, nor taken for 8 bits: half of 65,535 is mid-grey."""
+    levels = np.full((64, 64), 32768, np.uint16)
+    levels[:8] = 65535
+    sent = server.upload(png(levels))
+    assert abs(int(np.median(np.frombuffer(base64.b64decode(sent["data"]), np.uint8))) - 128) <= 1
+
+
+def damaged() -> bytes:
+    content = png(film(200))
+    return content[: len(content) // 2]
+
+
+def huge() -> bytes:
+    """The header of a PNG of 200 megapixels."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "'scan.png' is empty"),
+        (b"not a picture at all", "'scan.png': no image of a known format"),
+        (damaged(), "'scan.png'"),
+        (huge(), "'scan.png': Image size (200000000 pixels) exceeds limit"),
+        (png(np.zeros((32, 32), np.uint8)), "'scan.png': every pixel is 0"),
+    ],
+    ids=["empty", "text", "truncated", "200 megapixels", "black"],
+)
+def test_a_bad_film_is_one_line_that_names_it(server: Any, content: bytes, said: str) -> None:
+    answer = server.upload(content, "C:\\films\\scan.png")
+    assert list(answer) == ["error"]
+    assert answer["error"].startswith(said) and "\n" not in answer["error"] and "tmp" not in answer["error"]
+
+
+def test_a_film_that_is_too_large_is_refused(server: Any) -> None:
+    from causalcxr.explorer.server import MOST_BYTES
+
+    answer = server.upload(b"\0" * (MOST_BYTES + 1))
+    assert answer == {"error": f"the film is larger than {MOST_BYTES >> 20} MiB"}
+
+
+@pytest.mark.parametrize(
+    "path", ["config", "gradio_api/upload", "gradio_api/info", "docs", "theme.css", "static/x"]
+)
+def test_nothing_else_is_served(server: Any, path: str) -> None:
+    """Gradio's own pages, its uploads and its files are not there."""
+    assert status(server.url + path) == 404
+
+
+def test_the_page_may_speak_to_this_server_alone(server: Any) -> None:
+    with urllib.request.urlopen(server.url, timeout=20) as response:
+        policy, page = response.headers["Content-Security-Policy"], response.read().decode()
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+
+
+def test_another_host_name_is_refused(server: Any) -> None:
+    """A page of the web whose name was made to lead here gets nothing."""
+    assert status(urllib.request.Request(server.url, headers={"Host": "films.example"})) == 400
+
+
+def test_a_port_that_is_taken_is_one_line(server: Any, runs: list[Path]) -> None:
+    port = server.url.rstrip("/").rpartition(":")[2]
+    command = [sys.executable, "-m", "causalcxr", "explore", str(runs[0]), "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith(f"causalcxr: explore: port {port} of 127.0.0.1 can't be had")
+
+
+def test_the_process_speaks_to_nobody(runs: list[Path]) -> None:
+    """Every address that it connects to, from the imports on, is of this machine; an answer included."""
+    pytest.importorskip("gradio", reason="the page needs the extra 'explorer'")
+    code = f"""
+        import socket, sys
+        seen, connect, look_up = [], socket.socket.connect, socket.getaddrinfo
+        def connecting(self, address):
+            seen.append(address[0] if isinstance(address, tuple) else "local")
+            return connect(self, address)
+        def looking_up(host, *rest, **more):
+            seen.append(host)
+            return look_up(host, *rest, **more)
+        socket.socket.connect, socket.getaddrinfo = connecting, looking_up
+        from causalcxr.commands.explore import open_explorer
+        from causalcxr.explorer.server import serve
+        server = serve(open_explorer([{str(runs[0])!r}]))
+        import urllib.request
+        urllib.request.urlopen(server.blocks.local_url).read()
+        server.blocks.close(verbose=False)
+        import json
+        print(json.dumps(sorted({{str(host) for host in seen}})))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert set(json.loads(ended.stdout.splitlines()[-1])) <= {"127.0.0.1", "localhost", "local"}
