@@ -3,6 +3,7 @@
 import base64
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,7 @@ class Explorer:
         self._remembered = lru_cache(REMEMBERED)(self._know_row)
         self._true_factual = lru_cache(REMEMBERED)(lambda row: self._exact_image(row, {}, "direct"))
         self._lock = threading.Lock()
+        self._beside = ThreadPoolExecutor(1, "exact")  # the simulator renders while the runs decode
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -80,13 +82,14 @@ class Explorer:
     def answer(self, question: Question) -> dict[str, Any]:
         """The answer of every run, and the exact one, as JSON; images are packed (see `packed`)."""
         with self._lock:  # one at a time: torch uses all cores for one
+            asked = self._beside.submit(self._exact, question) if self.truth and question.row is not None else None
             known = [self._know(i, question) for i in range(len(self.runs))]
             found = [
                 answer_abducted(run.scm, one.abduction, question.do, question.effect)
                 for run, one in zip(self.runs, known, strict=True)
             ]
             moved = self._moved(question)
-            exact = self._exact(question) if self.truth and question.row is not None else None
+            exact = asked.result() if asked is not None else None
             shown = [self._shown(*of, question, moved, exact) for of in zip(self.runs, known, found, strict=True)]
             near = self.patients.near(_attributes(found[0]))
         return {
@@ -97,7 +100,9 @@ class Explorer:
             "moved": sorted(moved),
             "near": near,
             "warning": nearness_text(self.graph, near),
-            "python": python_lines(question, self.runs, self.patients.split.name),
+            "python": python_lines(
+                question, {run.name: run.folder for run in self.runs}, self.patients.split.name
+            ),
         }
 
     def _know(self, run: int, question: Question) -> _Known:
@@ -145,9 +150,8 @@ class Explorer:
             "reads": {},
             "error": None,
         }
-        if exact is not None and question.row is not None:
-            true_effect = exact["float"] - self._true_factual(question.row)
-            norms = error_norms((image - known.factual).cpu()[None], true_effect[None])
+        if exact is not None:
+            norms = error_norms((image - known.factual).cpu()[None], exact["effect"][None])
             error = float(relative_error(*norms, image.numel()))
             shown["error"] = error if error == error else None
         if run.evaluator is not None and known.read is not None:
@@ -165,7 +169,8 @@ class Explorer:
             question.effect, followed | _pick(factual, question.do)
         )
         words = {name: decode(self.graph[name], after[name])[0] for name in self.graph.attributes}
-        return {"float": image, "image": packed(image), "attributes": self._words(words)}
+        effect = image - self._true_factual(question.row)
+        return {"effect": effect, "image": packed(image), "attributes": self._words(words)}
 
     def _exact_image(self, row: int, do: Mapping[str, Any], effect: str) -> Tensor:
         assert self.truth is not None

@@ -1,33 +1,29 @@
 """The Python lines that give exactly what the page shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from causalcxr.explorer.question import Question
-
-if TYPE_CHECKING:
-    from causalcxr.explorer.explorer import Explored
 
 __all__ = ["python_lines"]
 
 
-def python_lines(question: Question, runs: "Sequence[Explored]", split: str) -> str:
-    """A program that ends with the counterfactual `(C, H, W)` of every run in `found[...].image`."""
+def python_lines(question: Question, folders: Mapping[str, Path], split: str) -> str:
+    """A program that ends with the counterfactual `(C, H, W)` of every run in `found[NAME].image`.
+
+    `folders`: of the runs, by name; the first run's cohort has the patient.
+    """
     how = f"effect={question.effect!r}, draws={question.draws}, seed={question.seed}"
     how += f", pixel_noise={question.pixel_noise!r}"
+    first = next(iter(folders.values()))
     lines = [
         "import causalcxr",
-        *(
-            _of_the_cohort(question.row, runs[0].folder, split)
-            if question.row is not None
-            else _of_a_file(question)
-        ),
+        *(_of_the_cohort(question.row, first, split) if question.row is not None else _of_a_file(question)),
         "found = {",
         *(
-            f"    {run.name!r}: causalcxr.answer(\n"
-            f"        causalcxr.load({str(run.folder)!r}), image, given, do={dict(question.do)!r}, {how}\n    ),"
-            for run in runs
+            f"    {name!r}: causalcxr.answer(\n"
+            f"        causalcxr.load({str(folder)!r}), image, given, do={dict(question.do)!r}, {how}\n    ),"
+            for name, folder in folders.items()
         ),
         "}",
     ]

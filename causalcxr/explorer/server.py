@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+
 from causalcxr.data.film import read_film
 from causalcxr.data.source import Unusable
 from causalcxr.explorer.explorer import Explorer
@@ -40,6 +42,7 @@ def serve(explorer: Explorer, host: str = "127.0.0.1", port: int | None = None) 
     except ImportError as error:
         raise ConfigError(f"explore needs gradio ({error}); pip install 'causalcxr[explorer]'") from None
 
+    torch.set_num_threads(1)  # of one film; more wait for one another longer than they save
     server = Server(title="causalcxr", docs_url=None, redoc_url=None, openapi_url=None)
     page = live_page(explorer)
 

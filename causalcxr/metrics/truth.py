@@ -27,28 +27,36 @@ class Truth:
     knobs: simulator.Knobs
     columns: Mapping[str, str]
     _of_batch: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    _noise: dict[Any, dict[str, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     @torch.no_grad()
     def images(self, ids: Any, do: Mapping[str, Any] | None = None, effect: str = "direct") -> Tensor:
         """Images `(B, 1, size, size)` in [0, 1], not rounded, of the subjects had `do` been so."""
-        subjects = tuple(int(i) for i in ids)
-        if ("subjects", subjects) not in self._of_batch:  # several models ask the same of one batch
+        subjects = _as_subjects(ids)
+        if subjects not in self._noise:  # several models ask the same of one batch
             self._of_batch.clear()
-            self._of_batch["subjects", subjects] = torch.empty(0)
+            self._noise.clear()
+            self._noise[subjects] = simulator.noise(self.seed, ids)
         key = (effect, *((name, _as_key(value)) for name, value in (do or {}).items()))
         if key not in self._of_batch:
-            noise = simulator.noise(self.seed, ids)
+            noise = self._noise[subjects]
             self._of_batch[key] = simulator.counterfactual(noise, self._renamed(do), self.size, effect, self.knobs)
         return self._of_batch[key]
 
     @torch.no_grad()
     def attributes(self, ids: Any, do: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """The attributes `(B,)` of the subjects had `do` been so, descendants following."""
-        values = simulator.attributes(simulator.noise(self.seed, ids), self._renamed(do), self.knobs)
+        known = self._noise.get(_as_subjects(ids)) if self._noise else None
+        noise = simulator.noise(self.seed, ids) if known is None else known
+        values = simulator.attributes(noise, self._renamed(do), self.knobs)
         return {name: values[self.columns[name]] for name in self.graph.attributes}
 
     def _renamed(self, do: Mapping[str, Any] | None) -> dict[str, Any]:
         return {self.columns[name]: value for name, value in (do or {}).items()}
+
+
+def _as_subjects(ids: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in ids)
 
 
 def _as_key(value: Any) -> Any:

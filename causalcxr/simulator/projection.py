@@ -52,7 +52,7 @@ def counterfactual(
 ) -> Tensor:
     """The exact images `(B, 1, size, size)` of the same subjects had `do` been so.
 
-    `total`: descendants follow; `direct`: only the edges into the image change; `indirect`: the descendants follow,
+    `total`: descendants follow; `direct`: only the edges into the image change; `indirect`: descendants follow,
     and what is set stays as it is.
     Raises GraphError for an intervention that the graph refuses, ConfigError for another effect or size.
     """
