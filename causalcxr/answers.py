@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from causalcxr.mechanisms.image import ImageNoise
@@ -100,7 +101,11 @@ def abduct_patient(
     seed: int | None = None,
     pixel_noise: str = "kept",
 ) -> Abduction:
-    """One patient abducted `draws` times, a row each; arguments and errors are those of `answer`."""
+    """One patient abducted `draws` times, a row each; arguments and errors are those of `answer`.
+
+    Where the noise of single pixels is not kept, the factual images are those that are left without it, so that an
+    answer differs from them by the intervention alone.
+    """
     if draws < 1:
         raise ConfigError(f"draws: expected a whole number of at least 1, got {draws}")
     if scm.graph.image is None:
@@ -109,11 +114,15 @@ def abduct_patient(
         raise ConfigError(
             f"no pixel noise '{pixel_noise}'; {nearest(pixel_noise, scm.image_mechanism.pixel_noise)}"
         )
-    found = scm.abduct({**given, scm.graph.image: image.expand(draws, -1, -1, -1)}, seed)
-    noise = found.noise[scm.graph.image]
+    name = scm.graph.image
+    found = scm.abduct({**given, name: image.expand(draws, -1, -1, -1)}, seed)
+    if pixel_noise == scm.image_mechanism.pixel_noise[0]:
+        return found
+    noise = found.noise[name]
     assert isinstance(noise, ImageNoise)
     changed = noise.with_pixel_noise(pixel_noise, Draws(seed, scm.device))
-    return Abduction({**found.noise, scm.graph.image: changed}, found.factual)
+    factual = {**found.factual, name: scm.image_mechanism(changed, found.factual)}
+    return Abduction({**found.noise, name: changed}, factual)
 
 
 def answer_abducted(
@@ -121,4 +130,9 @@ def answer_abducted(
 ) -> Answer:
     """The answer from what `abduct_patient` gave: one pass of the decoder, for any number of questions."""
     drawn = scm.counterfactual(abduction, do=do, effect=effect)
-    return Answer(scm, {name: value[:1] for name, value in abduction.factual.items()}, drawn)
+    factual, name = {name: value[:1] for name, value in abduction.factual.items()}, scm.graph.image
+    assert name is not None
+    images = abduction.factual[name]
+    if not torch.equal(images, images[:1].expand_as(images)):
+        factual[name] = images.mean(dim=0, keepdim=True)  # without the noise of pixels they differ
+    return Answer(scm, factual, drawn)

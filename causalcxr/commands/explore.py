@@ -1,5 +1,6 @@
 """`causalcxr explore RUN ...`: a page where one moves an attribute and the X-ray follows."""
 
+import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ pip install 'causalcxr[explorer]'; Ctrl-C ends it.
 data.root=FOLDER, data.prepared=FOLDER, data.cache=FOLDER where the data lie elsewhere by now
 """
 LONGEST_SLEEP = 3600.0
+SHOWN = 6  # patients of a page that is written
+DATA_KEYS = ("data.root", "data.prepared", "data.cache")
 
 
 def run(arguments: list[str]) -> None:
@@ -37,13 +40,13 @@ def run(arguments: list[str]) -> None:
     words = [word for word in arguments if word.startswith("data.") and "=" in word]
     options = _parse([word for word in arguments if word not in words])
     if options.static:
-        refuse_replacing([Path(options.static)], [Path(folder) for folder in options.runs])
+        _refuse_place(Path(options.static), options.runs)
     explorer = open_explorer(options.runs, words, options.split)
     if options.static:
         from causalcxr.explorer.gallery import write_gallery
 
-        write_gallery(explorer, Path(options.static), options.patients)
-        say(f"wrote {options.static}")
+        write_gallery(explorer, Path(options.static), options.patients or SHOWN)
+        say(f"wrote {options.static}, {Path(options.static).stat().st_size / 2**20:.1f} MiB")
         return
     from causalcxr.explorer.server import serve
 
@@ -65,37 +68,55 @@ def _parse(arguments: list[str]) -> Namespace:
     parser.add_argument("--port", type=int)
     parser.add_argument("--split", default="test")
     parser.add_argument("--static", default="")
-    parser.add_argument("--patients", type=int, default=6)
+    parser.add_argument("--patients", type=int)
     options = parser.parse_args(arguments)
     if not options.runs:
         raise ConfigError("explore: expected causalcxr explore RUN; see causalcxr explore --help")
     if options.port is not None and not 0 < options.port < 65536:
         raise ConfigError(f"explore: --port expects 1 to 65535, got {options.port}")
-    if options.patients < 1:
+    if options.patients is not None and not options.static:
+        raise ConfigError("explore: --patients is of a page that is written; say --static OUT.html with it")
+    if options.patients is not None and options.patients < 1:
         raise ConfigError(f"explore: --patients expects at least 1, got {options.patients}")
+    if odd := [word for word in options.runs if "=" in word]:
+        raise ConfigError(f"explore: '{odd[0]}' can't be set here; {nearest(odd[0].partition('=')[0], DATA_KEYS)}")
     if options.static and not options.static.lower().endswith((".html", ".htm")):
         raise ConfigError(f"explore: --static '{options.static}' is no page; expected an ending of .html")
     return options
+
+
+def _refuse_place(path: Path, runs: Sequence[str]) -> None:
+    """Raises ConfigError where the page can't be written, before all of its answers are worked out."""
+    refuse_replacing([path], [Path(folder) for folder in runs])
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"explore: --static '{path}' is in no folder that can be written to; make it first")
 
 
 def open_explorer(folders: Sequence[str], words: Sequence[str] = (), split: str = "test") -> "Explorer":
     """The runs on the first one's cohort."""
     from causalcxr.config import override_config
     from causalcxr.data.preparation import open_cohort
-    from causalcxr.evaluation.evaluate import DATA_PLACES
     from causalcxr.explorer.explorer import Explorer
     from causalcxr.explorer.patients import Patients
     from causalcxr.runs import open_run
 
     for word in words:
-        if (key := word.partition("=")[0]) not in DATA_PLACES:
-            raise ConfigError(f"explore: '{key}' can't be set here; {nearest(key, DATA_PLACES)}")
-    opened = [open_run(folder) for folder in dict.fromkeys(folders)]
+        if (key := word.partition("=")[0]) not in DATA_KEYS:
+            raise ConfigError(f"explore: '{key}' can't be set here; {nearest(key, DATA_KEYS)}")
+    opened = [open_run(folder) for folder in {Path(folder).resolve(): folder for folder in folders}.values()]
     _refuse_others(opened)
-    alike = len({one.folder.name for one in opened}) < len(opened)
-    explored = [_explored(one, str(one.folder) if alike else one.folder.name) for one in opened]
+    names = _short_names([one.folder for one in opened])
+    explored = [_explored(*one) for one in zip(opened, names, strict=True)]
     config = override_config(opened[0].config, words)
     return Explorer(explored, Patients(open_cohort(config.data, opened[0].graph), split))
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the folders' paths, as few as tell them apart."""
+    parts, length = [folder.resolve().parts for folder in folders], 1
+    while len({one[-length:] for one in parts}) < len(parts):
+        length += 1
+    return ["/".join(one[-length:]) for one in parts]
 
 
 def _refuse_others(opened: Sequence["Run"]) -> None:

@@ -47,7 +47,7 @@ USAGE = """usage: causalcxr COMMAND ...
   causalcxr simulate OUT --n 100 --size 128            simulated X-rays with known truth
   causalcxr data prepare SOURCE ROOT OUT --sizes 64 192  a cohort with its card
 
-All but graph, simulate, explore and counterfactual take key=value settings: causalcxr train --help lists them."""
+These but graph, simulate and counterfactual take key=value settings: causalcxr train --help lists them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

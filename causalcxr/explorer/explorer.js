@@ -31,10 +31,6 @@ function recorded(name) {
   return control.labels ? control.labels[value] : value;
 }
 
-function described() {
-  return Object.entries(state.do).map(([name, value]) => `${name} = ${worded(controls.get(name), value)}`).join(", ");
-}
-
 function reached() {
   if (state.effect === "direct") return new Set([data.image]);
   return new Set(Object.keys(state.do).flatMap((name) => controls.get(name).reaches));
@@ -59,7 +55,12 @@ function slider(control) {
   input.setAttribute("aria-label", `${control.name}${control.unit ? `, ${control.unit}` : ""}`);
   input.addEventListener("input", () => intervene(control.name, stops ? stops[input.value] : Number(input.value)));
   const ends = stops ? [stops[0], stops[stops.length - 1]] : [low, high];
-  return make("label", { className: "wide" }, input, make("span", { className: "state", textContent: `${ends[0]} to ${ends[1]} ${control.unit}` }));
+  const about = make("span", { className: "state", textContent: ` ${ends[0]} to ${ends[1]} ${control.unit}` });
+  if (stops) return make("div", {}, input, about);
+  const field = make("input", { type: "number", min: low, max: high, step: "any" });
+  field.setAttribute("aria-label", `${control.name} as a number`);
+  field.addEventListener("change", () => field.value !== "" && intervene(control.name, Number(field.value)));
+  return make("div", {}, input, field, about);
 }
 
 function addAttributes() {
@@ -92,13 +93,16 @@ function showControls() {
     field.className = isSet ? "set" : below.has(name) ? "reached" : "";
     field.querySelector(".state").textContent = `${isSet ? "set to" : "recorded"} ${worded(control, value)}`;
     if (control.labels) for (const input of field.querySelectorAll("input")) input.checked = input.value === value;
-    else if (value !== undefined) showSlider(field.querySelector("input"), control, value);
+    else if (value !== undefined) showSlider(field, control, value);
     field.querySelector("button").hidden = !isSet;
   }
   showGraph(below);
 }
 
-function showSlider(input, control, value) {
+function showSlider(field, control, value) {
+  const input = field.querySelector("input[type=range]");
+  const number = field.querySelector("input[type=number]");
+  if (number && number !== document.activeElement) number.value = Number(value.toFixed(decimals(control)));
   const stops = live ? null : data.stops[control.name];
   const nearest = (best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best);
   input.value = stops ? stops.reduce(nearest, 0) : value;
@@ -181,22 +185,28 @@ function addFilters() {
 
 function choose(row) {
   Object.assign(state, { row, film: null, given: {} });
-  if (live) get("given").hidden = true;
+  if (live) {
+    get("given").hidden = true;
+    get("film").value = "";
+  }
   changed();
 }
 
 function move(step) {
   const rows = matching();
-  if (!rows.length) return;
+  if (!rows.length) return showError("Nobody matches the filters.");
   const at = rows.indexOf(state.row);
   choose(at < 0 ? rows[0] : rows[(at + step + rows.length) % rows.length]);
 }
 
-function find(text) {
+function find() {
   const { id, patient } = data.patients;
-  const row = [patient, id].map((column) => column.findIndex((value) => String(value) === text.trim())).find((at) => at >= 0);
-  if (row === undefined) showError(`Nobody has the patient id or row '${text.trim()}'.`);
-  else choose(row);
+  const wanted = get("find").value.trim().toLowerCase();
+  if (!wanted) return;
+  const row = [patient, id].map((column) => column.findIndex((value) => String(value).toLowerCase() === wanted)).find((at) => at >= 0);
+  if (row === undefined) return showError(`Of the ${id.length} films of the split '${data.split}' none has the patient id or row '${wanted}'.`);
+  get("find").value = "";
+  choose(row);
 }
 
 function showWho() {
@@ -221,10 +231,21 @@ async function upload(file) {
     Object.assign(state, { film: { ...answer, name: file.name }, given: {}, do: {} });
     get("given").hidden = false;
     for (const input of get("given").querySelectorAll("select, input")) input.value = "";
+    showFilmAlone();
     changed();
   } catch (error) {
     showError(`The film was not read: ${error.message}`);
   }
+}
+
+function showFilmAlone() { // until its attributes are stated nothing is asked, and nothing of another patient stays
+  shown = null;
+  const image = { ...state.film, levels: levels(state.film) };
+  const box = make("div", { className: "films", id: "films" });
+  picture(box, "factual", "factual", image, plain(image), "The uploaded film, as the model takes it");
+  get("films").replaceWith(box);
+  for (const id of ["values", "reads", "numbers", "python"]) get(id).replaceChildren();
+  showAnswered();
 }
 
 function addGiven() {
@@ -248,6 +269,7 @@ let busy = false;
 let waiting = false;
 
 function changed() {
+  get("error").hidden = true;
   showControls();
   showWho();
   waiting = true;
@@ -259,8 +281,8 @@ async function askAll() { // one question at a time; of those that come meanwhil
   while (waiting) {
     waiting = false;
     try {
-      const missing = state.film && data.controls.find(({ name }) => state.given[name] === undefined);
-      if (missing) { say(`State what is recorded of this patient: ${missing.name}.`); continue; }
+      const missing = state.film ? data.controls.filter(({ name }) => state.given[name] === undefined) : [];
+      if (missing.length) { say(`State what is recorded of this patient: ${missing.map(({ name }) => name).join(", ")}.`); continue; }
       const answer = live ? await ask(question()) : data.answers[stopKey()];
       if (answer.error) showError(answer.error);
       else show(answer);
@@ -273,7 +295,7 @@ async function askAll() { // one question at a time; of those that come meanwhil
 
 function question() {
   const { row, film, given, do: set, effect, pixel_noise, draws, seed } = state;
-  const who = film ? { pixels: film.data, given } : { row };
+  const who = film ? { pixels: film.data, name: film.name, given } : { row };
   return { ...who, do: set, effect, pixel_noise, draws, seed };
 }
 
@@ -351,7 +373,8 @@ function picture(parent, id, title, image, colour, label, className = "") {
 }
 
 function unpack(answer) {
-  const images = [answer.factual.image, answer.exact?.image, ...answer.runs.flatMap((run) => [run.image, run.null.image, ...run.draws])];
+  const of = (run) => [run.image, run.base, run.null.image, ...run.draws.map((one) => one.image)];
+  const images = [answer.factual.image, answer.exact?.image, ...answer.runs.flatMap(of)];
   for (const image of images) if (image) image.levels = levels(image);
 }
 
@@ -372,13 +395,20 @@ function showPictures(answer) {
   box.append(first);
   answer.runs.forEach((run, i) => {
     const group = make("div", { className: "group" }, make("h3", { textContent: run.name }));
+    const draws = make("div", { className: "group" });
+    for (const one of [group, draws]) one.dataset.run = run.name;
     const mean = run.draws.length ? `, mean of ${answer.question.draws} draws` : "";
     const error = run.error === null ? "" : `, exact error ${number(run.error)}`;
     picture(group, `run-${i}`, `counterfactual${mean}`, run.image, plain(run.image), `Counterfactual of ${run.name}`);
-    picture(group, `change-${i}`, `change: ${number(run.change.mean, 1)} grey levels on average${error}`, run.image, signed(run.image, factual), `Change by ${run.name}, in grey levels`);
+    picture(group, `change-${i}`, `change: ${number(run.change.mean, 1)} grey levels on average${error}`, run.image, signed(run.image, run.base), `Change by ${run.name}, in grey levels`);
     picture(group, `null-${i}`, `null edit: ${number(run.null.change.mean, 1)} grey levels`, run.null.image, signed(run.null.image, factual), `What changes in ${run.name} when nothing is asked`);
-    run.draws.forEach((one, k) => picture(group, `draw-${i}-${k}`, `draw ${k + 1}`, one, plain(one), `Draw ${k + 1} of ${run.name}`, "small"));
+    run.draws.forEach((one, k) => {
+      const follows = Object.entries(one.attributes).filter(([name]) => !(name in answer.question.do)).map(([, word]) => word);
+      const title = [`draw ${k + 1}`, ...follows].join(": ");
+      picture(draws, `draw-${i}-${k}`, title, one.image, plain(one.image), `${title}, of ${run.name}`, "small");
+    });
     box.append(group);
+    if (run.draws.length) box.append(draws);
   });
   get("films").replaceWith(box);
 }
@@ -388,16 +418,20 @@ function showPictures(answer) {
 let blinking = null;
 let isFactual = true;
 
-function compared() {
+function compared() { // name and picture
   const i = Number(get("with").value);
-  return i < shown.runs.length ? shown.runs[i].image : shown.exact.image;
+  if (i === shown.runs.length && shown.exact) return ["the exact counterfactual", shown.exact.image];
+  const run = shown.runs[Math.min(i, shown.runs.length - 1)];
+  return [`the counterfactual of ${run.name}`, run.image];
 }
 
 function showCompared() {
   if (!shown) return;
   const factual = shown.factual.image;
   const [, , width] = factual.shape;
-  const [one, other] = [plain(factual), plain(compared())];
+  const [name, image] = compared();
+  const [one, other] = [plain(factual), plain(image)];
+  get("comparing").textContent = blinking ? `now ${isFactual ? "the factual film" : name}` : `left the factual film, right ${name}`;
   const edge = (width * Number(get("swipe").value)) / 100;
   draw(get("compared"), factual, blinking ? (isFactual ? one : other) : (i) => (i % width < edge ? one(i) : other(i)));
 }
@@ -431,8 +465,10 @@ function showTables(answer) {
   const exact = answer.exact ? [answer.exact] : [];
   table("values", ["", "recorded", ...names, ...(answer.exact ? ["exact"] : [])], data.controls.map(({ name }) => {
     const was = answer.factual.attributes[name];
-    const now = [...answer.runs, ...exact].map((one) => ({ text: one.attributes[name], className: one.attributes[name] === was ? "" : "moved" }));
-    const how = name in answer.question.do ? " (set)" : answer.moved.includes(name) ? " (follows)" : "";
+    const word = (one) => one.attributes[name] + (one.shares?.[name] ? ` (${one.shares[name]} draws)` : "");
+    const now = [...answer.runs, ...exact].map((one) => ({ text: word(one), className: one.attributes[name] === was ? "" : "moved" }));
+    const onlyBelow = answer.question.effect === "indirect" ? " (set for what follows)" : " (set)";
+    const how = name in answer.question.do ? onlyBelow : answer.moved.includes(name) ? " (follows)" : "";
     return [name + how, was, ...now];
   }));
   const reads = answer.runs.flatMap((run) => Object.values(run.reads).map((one) => {
@@ -444,7 +480,8 @@ function showTables(answer) {
     const expected = one.stays ? "should stay" : "may change";
     return [`${names.length > 1 ? `${run.name}: ` : ""}${one.what}`, number(one.before, digits) + unit, number(one.after, digits) + unit, { text: sign + number(change, digits), className }, expected];
   }));
-  table("reads", ["", "factual", "counterfactual", "change", ""], reads);
+  table("reads", ["", "as recorded", "counterfactual", "change", ""], reads);
+  get("read").hidden = !reads.length;
   const per = (title, of) => [title, ...answer.runs.map(of)];
   const rows = [
     per("mean absolute change, grey levels", (run) => number(run.change.mean)),
@@ -457,23 +494,46 @@ function showTables(answer) {
   table("numbers", ["", ...names], rows);
 }
 
+function showFollowing(answer) { // what follows, in the controls
+  for (const name of answer.moved.filter((one) => !(one in answer.question.do))) {
+    const field = get(`attribute-${name}`);
+    const [run] = answer.runs;
+    const share = run.shares[name] ? ` in ${run.shares[name]} draws` : "";
+    field.querySelector(".state").textContent = `follows: ${run.attributes[name]}${share}`;
+    for (const input of field.querySelectorAll("input[type=radio]")) input.checked = input.value === run.attributes[name];
+  }
+}
+
+function sentence(answer) {
+  const { do: set, effect, draws } = answer.question;
+  if (!Object.keys(set).length) return "Nothing is asked: the film stays as it is. Move an attribute.";
+  const asked = Object.entries(set).map(([name, value]) => `${name} = ${worded(controls.get(name), value)}`).join(", ");
+  const how = (effect === "total" ? "" : `, ${effect} effect`) + (draws > 1 ? `, ${draws} draws` : "");
+  const each = answer.runs.map((run) => {
+    const error = run.error === null ? "" : ` (exact error ${number(run.error)})`;
+    const name = answer.runs.length > 1 ? ` in ${run.name}` : "";
+    return `${number(run.change.mean, 1)} of 255 grey levels${name}${error}`;
+  });
+  return `do(${asked})${how}: the film changes on average by ${each.join(", ")}.`;
+}
+
+function showAnswered() {
+  for (const button of document.querySelectorAll(".keep button")) button.disabled = !shown;
+  document.body.dataset.answers = Number(document.body.dataset.answers || 0) + (shown ? 1 : 0);
+}
+
 function show(answer) {
   unpack(answer);
   shown = answer;
-  get("error").hidden = true;
   get("warning").textContent = answer.warning;
   get("warning").hidden = !answer.warning;
   showPictures(answer);
   showCompared();
   showTables(answer);
-  get("python").textContent = answer.python;
-  for (const name of answer.moved.filter((one) => !(one in answer.question.do)))
-    get(`attribute-${name}`).querySelector(".state").textContent = `follows: ${answer.runs[0].attributes[name]}`;
-  const asked = described();
-  const one = answer.runs[0];
-  const error = one.error === null ? "" : `; exact error ${number(one.error)}`;
-  say(asked ? `do(${asked}): the film changes by ${number(one.change.mean, 1)} grey levels on average${error}.` : "Nothing is asked: the film stays as it is. Move an attribute.");
-  document.body.dataset.answers = Number(document.body.dataset.answers || 0) + 1;
+  if (live) get("python").textContent = answer.python;
+  showFollowing(answer);
+  say(sentence(answer));
+  showAnswered();
 }
 
 // --- keep ---
@@ -484,32 +544,57 @@ function save(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+function fileName(ending) {
+  const who = state.film ? state.film.name.replace(/\.[^.]*$/, "") : `patient ${data.patients.patient[state.row]}`;
+  const set = Object.entries(shown.question.do).flat().join(" ");
+  return `${who} ${set || "as recorded"}`.replace(/[^\p{L}\p{N}.-]+/gu, "-") + ending;
+}
+
+function lines(context, text, width) { // a text broken to a width
+  const found = [""];
+  for (const word of text.split(" ")) {
+    const longer = `${found[found.length - 1]} ${word}`.trim();
+    if (context.measureText(longer).width <= width || !found[found.length - 1]) found[found.length - 1] = longer;
+    else found.push(word);
+  }
+  return found;
+}
+
 function savePicture() {
-  const columns = [...document.querySelectorAll("#films .group")].map((group) => [...group.querySelectorAll("figure")]);
-  const [side, gap, text] = [256, 12, 40];
-  const longest = Math.max(...columns.map((column) => column.length));
-  const canvas = make("canvas", { width: gap + longest * (side + gap), height: gap + columns.length * (side + text + gap) + text });
+  const groups = [...document.querySelectorAll("#films .group")];
+  const rows = groups.map((group) => [...group.querySelectorAll("figure")]);
+  const [side, gap, line, caption] = [256, 16, 18, 76];
+  const longest = Math.max(...rows.map((row) => row.length));
+  const [width, head] = [gap + longest * (side + gap), 4 * line];
+  const canvas = make("canvas", { width, height: head + rows.length * (side + caption) + gap });
   const context = canvas.getContext("2d");
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
-  context.fillStyle = "#222";
   context.font = "14px sans-serif";
-  columns.forEach((figures, y) => figures.forEach((figure, x) => {
-    const [left, top] = [gap + x * (side + gap), gap + y * (side + text + gap)];
+  context.fillStyle = "#222";
+  context.strokeStyle = "#999";
+  const { pixel_noise, seed } = shown.question;
+  const how = `Pixel noise ${pixel_noise}, seed ${seed}. Differences from -${data.limit} (blue) to +${data.limit} (red) grey levels. Not for clinical use.`;
+  const title = [get("who").textContent.split(";")[0] + ".", get("status").textContent, how].join(" ");
+  lines(context, title, width - 2 * gap).slice(0, 3).forEach((text, i) => context.fillText(text, gap, (i + 1) * line + 4));
+  rows.forEach((figures, y) => figures.forEach((figure, x) => {
+    const [left, top] = [gap + x * (side + gap), head + y * (side + caption)];
     context.drawImage(figure.querySelector("canvas"), left, top, side, side);
-    const run = y ? `${shown.runs[y - 1].name}: ` : "";
-    context.fillText(run + figure.querySelector("figcaption").textContent, left, top + side + 18, side);
+    context.strokeRect(left - 0.5, top - 0.5, side + 1, side + 1);
+    const { run } = groups[y].dataset;
+    const text = (run ? `${run}: ` : "") + figure.querySelector("figcaption").textContent;
+    lines(context, text, side).slice(0, 3).forEach((one, i) => context.fillText(one, left, top + side + (i + 1) * line));
   }));
-  context.fillText(get("status").textContent, gap, canvas.height - 14);
-  canvas.toBlob((blob) => save("counterfactual.png", blob, "image/png"));
+  canvas.toBlob((blob) => save(fileName(".png"), blob, "image/png"));
 }
 
 function saveNumbers() {
-  const without = ({ levels: _, image: __, draws: ___, null: nothing, ...rest }) => ({ ...rest, ...(nothing ? { null_edit: nothing.change } : {}) });
-  const { python: _, runs, factual, exact, ...rest } = shown;
-  const kept = { ...rest, factual: without(factual), exact: exact && without(exact), runs: runs.map(without) };
-  save("counterfactual.json", JSON.stringify(kept, null, 2), "application/json");
+  const runs = shown.runs.map(({ name, attributes, shares, change, null: nothing, spread, error, reads }) =>
+    ({ name, attributes, shares, change, null_edit: nothing.change, spread, error, reads }));
+  const { question: asked, patient, factual, exact, moved, near, warning, version } = shown;
+  const kept = { question: asked, patient, factual: factual.attributes, exact: exact?.attributes ?? null, runs, moved, near, warning, version };
+  save(fileName(".json"), JSON.stringify(kept, null, 2), "application/json");
 }
 
 // --- begin ---
@@ -530,11 +615,11 @@ get("swipe").addEventListener("input", showCompared);
 get("blink").addEventListener("click", blink);
 get("save-picture").addEventListener("click", savePicture);
 get("save-numbers").addEventListener("click", saveNumbers);
-get("save-python").addEventListener("click", () => save("counterfactual.py", shown.python, "text/x-python"));
 if (live) {
+  get("save-python").addEventListener("click", () => save(fileName(".py"), shown.python, "text/x-python"));
   addFilters();
   addGiven();
-  get("find").addEventListener("change", () => get("find").value && find(get("find").value));
+  get("find").addEventListener("change", find);
   get("film").addEventListener("change", () => upload(get("film").files[0]));
   const how = (key) => (value) => { state[key] = value; changed(); };
   get("effect").append(...radios("effect", data.effects, state.effect, how("effect")));

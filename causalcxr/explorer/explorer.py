@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from causalcxr import __version__
 from causalcxr.answers import Answer, abduct_patient, answer_abducted
+from causalcxr.explorer.exact import Exact, Simulated
 from causalcxr.explorer.patients import Patients, nearness_text
 from causalcxr.explorer.python_lines import python_lines
 from causalcxr.explorer.question import Question, parse_question
@@ -20,7 +22,7 @@ from causalcxr.explorer.readings import read, readings
 from causalcxr.graph import Graph
 from causalcxr.mechanisms.likelihood import image_to_float
 from causalcxr.metrics.exact import error_norms, relative_error
-from causalcxr.metrics.truth import Truth, find_truth
+from causalcxr.metrics.truth import find_truth
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.scm import Abduction, StructuralCausalModel
 from causalcxr.values import Batch, decode, encode, readable
@@ -43,11 +45,15 @@ class Explored:
 
 @dataclass(frozen=True)
 class _Known:
-    """What does not change while a patient's attributes are moved."""
+    """What does not change while a patient's attributes are moved; images `(C, H, W)` in [0, 1].
+
+    `null`: what the patient's own attributes make of the abducted noise. `read`: what the evaluator reads on the
+    image that answers are compared with, which is the film, or `null` without the noise of pixels.
+    """
 
     abduction: Abduction
-    factual: Tensor  # (C, H, W) in [0, 1]
-    null: Tensor  # (C, H, W): the mean image that the patient's own attributes make of the abducted noise
+    film: Tensor
+    null: Tensor
     read: Prediction | None
 
 
@@ -57,9 +63,9 @@ class Explorer:
     def __init__(self, runs: Sequence[Explored], patients: Patients):
         self.runs, self.patients = list(runs), patients
         self.graph: Graph = self.runs[0].scm.graph
-        self.truth: Truth | None = find_truth(patients.cohort)
+        truth = find_truth(patients.cohort)
+        self.simulated = None if truth is None else Simulated(truth, patients.split)
         self._remembered = lru_cache(REMEMBERED)(self._know_row)
-        self._true_factual = lru_cache(REMEMBERED)(lambda row: self._exact_image(row, {}, "direct"))
         self._lock = threading.Lock()
         self._beside = ThreadPoolExecutor(1, "exact")  # the simulator renders while the runs decode
 
@@ -80,30 +86,41 @@ class Explorer:
 
     @torch.no_grad()
     def answer(self, question: Question) -> dict[str, Any]:
-        """The answer of every run, and the exact one, as JSON; images are packed (see `packed`)."""
-        with self._lock:  # one at a time: torch uses all cores for one
-            asked = self._beside.submit(self._exact, question) if self.truth and question.row is not None else None
+        """The answer of every run, and the exact one, as JSON; images are packed (see `packed`).
+
+        Changes and readings are relative to what the same noise makes of the patient as recorded: the film itself,
+        or with its pixel noise off the null edit.
+        """
+        with self._lock:  # one question at a time
+            asked = self._ask_simulator(question)
             known = [self._know(i, question) for i in range(len(self.runs))]
             found = [
                 answer_abducted(run.scm, one.abduction, question.do, question.effect)
                 for run, one in zip(self.runs, known, strict=True)
             ]
-            moved = self._moved(question)
-            exact = asked.result() if asked is not None else None
-            shown = [self._shown(*of, question, moved, exact) for of in zip(self.runs, known, found, strict=True)]
+            exact, moved = (asked.result() if asked else None), self._moved(question)
+            shown = [self._shown(*of, moved, exact) for of in zip(self.runs, known, found, strict=True)]
             near = self.patients.near(_attributes(found[0]))
         return {
             "question": question.settings(),
-            "factual": {"image": packed(known[0].factual), "attributes": self._words(found[0].row())},
-            "exact": exact and {key: exact[key] for key in ("image", "attributes")},
+            "patient": self.patients.about(question.row),
+            "factual": {"image": packed(known[0].film), "attributes": self._words(found[0].row())},
+            "exact": exact and {"image": packed(exact.image), "attributes": self._words(self._decoded(exact))},
             "runs": shown,
             "moved": sorted(moved),
             "near": near,
             "warning": nearness_text(self.graph, near),
+            "version": __version__,
             "python": python_lines(
                 question, {run.name: run.folder for run in self.runs}, self.patients.split.name
             ),
         }
+
+    def _ask_simulator(self, question: Question) -> Any:
+        """The exact answer to come; None where nobody knows it."""
+        if self.simulated is None or question.row is None:
+            return None
+        return self._beside.submit(self.simulated.answer, question.row, question.do, question.effect)
 
     def _know(self, run: int, question: Question) -> _Known:
         how = (question.draws, question.seed, question.pixel_noise)
@@ -119,65 +136,65 @@ class Explorer:
         self, run: int, film: Tensor, given: Mapping[str, Any], draws: int, seed: int, pixel_noise: str
     ) -> _Known:
         scm, evaluator = self.runs[run].scm, self.runs[run].evaluator
-        abduction = abduct_patient(scm, film, given, draws, seed, pixel_noise)
-        null = scm.image_mechanism(abduction.noise[scm.image_mechanism.variable.name], abduction.factual).mean(0)
-        factual = image_to_float(film.to(scm.device), scm.dtype)
-        return _Known(abduction, factual, null, None if evaluator is None else read(evaluator, factual))
+        abduction, name = abduct_patient(scm, film, given, draws, seed, pixel_noise), self.graph.image
+        assert name is not None
+        kept = pixel_noise == scm.image_mechanism.pixel_noise[0]
+        null = scm.image_mechanism(abduction.noise[name], abduction.factual) if kept else abduction.factual[name]
+        film, null = image_to_float(film.to(scm.device), scm.dtype), null.mean(dim=0)
+        return _Known(abduction, film, null, evaluator and read(evaluator, film if kept else null))
 
     def _moved(self, question: Question) -> set[str]:
-        """The attributes that are intervened on, and those that follow by this effect."""
-        follow = set() if question.effect == "direct" else set(self.graph.descendants(*question.do))
-        return (set(question.do) | follow) & set(self.graph.attributes)
+        """The attributes of the image that an effect lets change."""
+        below = set(self.graph.descendants(*question.do)) & set(self.graph.attributes)
+        return {"direct": set(question.do), "indirect": below - set(question.do)}.get(
+            question.effect, below | set(question.do)
+        )
 
     def _shown(
-        self,
-        run: Explored,
-        known: _Known,
-        found: Answer,
-        question: Question,
-        moved: set[str],
-        exact: Mapping[str, Any] | None,
+        self, run: Explored, known: _Known, found: Answer, moved: set[str], exact: Exact | None
     ) -> dict[str, Any]:
-        image, draws = found.image, found.drawn[run.scm.image_mechanism.variable.name]
-        shown = {
+        image, attributes = found.image, self._words(found.attributes)
+        base = found.factual[run.scm.image_mechanism.variable.name][0]
+        several = len(found) > 1
+        return {
             "name": run.name,
             "image": packed(image),
-            "draws": [packed(draw) for draw in draws[:DRAWS_SHOWN]] if len(draws) > 1 else [],
-            "attributes": self._words(found.attributes),
-            "change": _size(image - known.factual),
-            "null": {"image": packed(known.null), "change": _size(known.null - known.factual)},
-            "spread": found.spread if len(draws) > 1 else None,
-            "reads": {},
-            "error": None,
+            "base": packed(base),
+            "draws": self._draws(found, moved) if several else [],
+            "shares": self._shares(found, moved) if several else {},
+            "attributes": attributes,
+            "change": _size(image - base),
+            "null": {"image": packed(known.null), "change": _size(known.null - known.film)},
+            "spread": found.spread if several else None,
+            "reads": self._readings(run, known, found, moved),
+            "error": _error(image - base, exact),
         }
-        if exact is not None:
-            norms = error_norms((image - known.factual).cpu()[None], exact["effect"][None])
-            error = float(relative_error(*norms, image.numel()))
-            shown["error"] = error if error == error else None
-        if run.evaluator is not None and known.read is not None:
-            now = read(run.evaluator, image)
-            shown["reads"] = readings(self.graph, known.read, now, _attributes(found), moved)
-        return shown
 
-    def _exact(self, question: Question) -> dict[str, Any]:
-        """What the simulator says of the patient; direct and indirect effects change the same attributes."""
-        assert self.truth is not None and question.row is not None
-        image = self._exact_image(question.row, question.do, question.effect)
-        ids = self._ids(question.row)
-        factual, followed = self.truth.attributes(ids), self.truth.attributes(ids, question.do)
-        after = {"total": followed, "direct": factual | _pick(followed, question.do)}.get(
-            question.effect, followed | _pick(factual, question.do)
-        )
-        words = {name: decode(self.graph[name], after[name])[0] for name in self.graph.attributes}
-        effect = image - self._true_factual(question.row)
-        return {"effect": effect, "image": packed(image), "attributes": self._words(words)}
+    def _draws(self, found: Answer, moved: set[str]) -> list[dict[str, Any]]:
+        """The first draws, with what follows the intervention in each."""
+        name = found.scm.image_mechanism.variable.name
+        return [
+            {"image": packed(found.drawn[name][i])}
+            | {"attributes": {n: word for n, word in self._words(found.row(i)).items() if n in moved}}
+            for i in range(min(len(found), DRAWS_SHOWN))
+        ]
 
-    def _exact_image(self, row: int, do: Mapping[str, Any], effect: str) -> Tensor:
-        assert self.truth is not None
-        return self.truth.images(self._ids(row), do, effect)[0]
+    def _shares(self, found: Answer, moved: set[str]) -> dict[str, str]:
+        """In how many draws a label is the one that is shown, where it is not in all."""
+        counts = {
+            name: int((found.drawn[name] == value[0]).sum())
+            for name, value in _attributes(found).items()
+            if name in moved and self.graph[name].is_discrete
+        }
+        return {name: f"{count} of {len(found)}" for name, count in counts.items() if count < len(found)}
 
-    def _ids(self, row: int) -> Tensor:
-        return torch.tensor([int(self.patients.split.ids[row])])
+    def _readings(self, run: Explored, known: _Known, found: Answer, moved: set[str]) -> dict[str, Any]:
+        if run.evaluator is None or known.read is None:
+            return {}
+        return readings(self.graph, known.read, read(run.evaluator, found.image), _attributes(found), moved)
+
+    def _decoded(self, exact: Exact) -> dict[str, Any]:
+        return {name: decode(self.graph[name], exact.attributes[name])[0] for name in self.graph.attributes}
 
     def _words(self, values: Mapping[str, Any]) -> dict[str, str]:
         return {name: readable(self.graph[name], value) for name, value in values.items()}
@@ -197,8 +214,12 @@ def _attributes(found: Answer) -> Batch:
     return {name: encode(found.scm.graph[name], value, 1) for name, value in found.attributes.items()}
 
 
-def _pick(values: Batch, names: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: values[name] for name in names}
+def _error(effect: Tensor, exact: Exact | None) -> float | None:
+    """The exact error of an effect image; None where it is not known, or the true effect is invisible."""
+    if exact is None:
+        return None
+    error = float(relative_error(*error_norms(effect.cpu()[None], exact.effect[None]), effect.numel()))
+    return error if error == error else None
 
 
 def _size(change: Tensor) -> dict[str, float]:

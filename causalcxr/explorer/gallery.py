@@ -28,11 +28,13 @@ def write_gallery(explorer: Explorer, path: Path, patients: int) -> None:
     per_patient = 1 + sum(map(len, stops.values()))
     with progress_bar("gallery", len(rows) * per_patient) as advance:
         for number, row in enumerate(rows):
-            answers[f"{number}"] = explorer.answer(Question(row))
+            answers[f"{number}"] = _numbered(explorer.answer(Question(row)), number)
             advance("")
             for name, values in stops.items():
                 for stop, value in enumerate(values):
-                    answers[f"{number}|{name}|{stop}"] = explorer.answer(Question(row, {name: value}))
+                    answers[f"{number}|{name}|{stop}"] = _numbered(
+                        explorer.answer(Question(row, {name: value})), number
+                    )
                     advance("")
     write_atomically(path, gallery_page(explorer, rows, stops, answers))
 
@@ -50,3 +52,10 @@ def gallery_stops(explorer: Explorer) -> dict[str, list[Any]]:
 def _evenly(low: float, high: float, step: float) -> list[float]:
     places = torch.linspace(low, high, STOPS, dtype=torch.float64)
     return list(dict.fromkeys(round(round(float(place) / step) * step, 10) for place in places))
+
+
+def _numbered(answer: dict[str, Any], number: int) -> dict[str, Any]:
+    """The answer as it goes into a file: neither the row in the cohort nor the patient's id is in it."""
+    question = {key: value for key, value in answer["question"].items() if key != "row"}
+    kept = {key: value for key, value in answer.items() if key not in ("python", "patient")}
+    return kept | {"question": question, "patient": {"patient": str(number + 1)}}

@@ -42,6 +42,12 @@ class Patients:
         numbers = {name: values.tolist() for name, values in self.split.attributes.items()}
         return {"id": self.split.ids.tolist(), "patient": self.split.patients.tolist()} | numbers
 
+    def about(self, row: int | None) -> dict[str, Any] | None:
+        """Who a row is, for whoever keeps an answer; None of an uploaded film."""
+        if row is None:
+            return None
+        return {"split": self.split.name, "id": int(self.split.ids[row]), "patient": str(self.split.patients[row])}
+
     def near(self, batch: Batch) -> int:
         """Training images with the labels of the first row of a batch, and numbers near its numbers."""
         return int(near_rows(self.graph, self._train, batch).sum())

@@ -26,6 +26,8 @@ def python_lines(question: Question, folders: Mapping[str, Path], split: str) ->
             for name, folder in folders.items()
         ),
         "}",
+        "for name, answer in found.items():",
+        "    print(name, answer.attributes, answer.image.shape, float(answer.change.abs().mean()))",
     ]
     return "\n".join(lines) + "\n"
 
@@ -49,6 +51,7 @@ def _of_a_file(question: Question) -> list[str]:
         "import torch",
         "from causalcxr.data.film import read_film",
         "",
-        f'image = torch.from_numpy(read_film(Path("the film that was uploaded"), {size}, {channels}).copy())',
+        f"film = read_film(Path({question.name!r}), {size}, {channels})  # the file that was uploaded",
+        "image = torch.from_numpy(film.copy())",
         f"given = {dict(question.given)!r}",
     ]

@@ -16,7 +16,8 @@ from causalcxr.values import encode_intervention
 __all__ = ["MOST_DRAWS", "Question", "parse_question"]
 
 MOST_DRAWS = 16
-KEYS = ("row", "pixels", "given", "do", "effect", "pixel_noise", "draws", "seed")
+LONGEST_NAME = 80  # of a file
+KEYS = ("row", "pixels", "name", "given", "do", "effect", "pixel_noise", "draws", "seed")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Question:
     """One patient, had `do` been the case.
 
     `row`: the patient's number in the split that the page shows; None of an uploaded film, whose `pixels` are
-    uint8 `(C, H, W)` and whose recorded attributes are `given`. The rest is as in `causalcxr.answer`.
+    uint8 `(C, H, W)`, whose file is called `name`, and whose recorded attributes are `given`. The rest is as in
+    `causalcxr.answer`.
     """
 
     row: int | None
@@ -35,10 +37,11 @@ class Question:
     seed: int = 0
     pixels: np.ndarray | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
     def settings(self) -> dict[str, Any]:
         """The question as JSON, without the pixels."""
-        who = {"row": self.row} if self.row is not None else {"given": dict(self.given)}
+        who = {"row": self.row} if self.row is not None else {"film": self.name, "given": dict(self.given)}
         how = {"effect": self.effect, "pixel_noise": self.pixel_noise, "draws": self.draws, "seed": self.seed}
         return who | {"do": dict(self.do)} | how
 
@@ -70,7 +73,8 @@ def parse_question(
     if missing := [name for name in graph.attributes if name not in given]:
         raise ConfigError(f"an uploaded film needs all recorded attributes; '{missing[0]}' is not stated")
     encode_intervention(graph, given, 1)
-    return Question(None, pixels=_pixels(asked["pixels"], shape), given=given, **how)
+    name = str(asked.get("name", "film"))[:LONGEST_NAME]
+    return Question(None, pixels=_pixels(asked["pixels"], shape), given=given, name=name, **how)
 
 
 def _assigned(values: Any, key: str) -> dict[str, Any]:

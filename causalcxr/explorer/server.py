@@ -67,7 +67,10 @@ def serve(explorer: Explorer, host: str = "127.0.0.1", port: int | None = None) 
             server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, share=False, inbrowser=False
         )
     except OSError as error:
-        raise ConfigError(f"explore: port {port or '7860 to 7959'} of {host} can't be had: {error}") from None
+        where = f"port {port}" if port else "ports 7860 to 7959"
+        raise ConfigError(
+            f"explore: {where} of {host} can't be had, taken or not ours; say another --port"
+        ) from error
     return server
 
 

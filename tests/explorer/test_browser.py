@@ -16,6 +16,8 @@ from causalcxr.explorer.explorer import Explorer
 from causalcxr.explorer.gallery import write_gallery
 from causalcxr.explorer.page import LIMIT
 from causalcxr.explorer.question import Question
+from causalcxr.metrics.truth import find_truth
+from causalcxr.report.gallery import choose_rows
 
 selenium = pytest.importorskip("selenium", reason="no selenium to drive a browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -142,14 +144,13 @@ def test_move_the_slider_and_the_film_follows(browser: Browser, explorer: Explor
     """The pixels in the browser are exactly those of the model, of the simulator and of the cohort."""
     before = browser.levels("run-0")
     browser.move("age", 85)
-    assert explorer.truth is not None
+    truth = find_truth(explorer.patients.cohort)
+    assert truth is not None
     expected = {
         "factual": explorer.patients.film(0)[0][0].numpy(),
         "run-0": model_image(explorer, 0, Question(0, {"age": 85})),
         "run-1": model_image(explorer, 1, Question(0, {"age": 85})),
-        "exact": grey(
-            explorer.truth.images(torch.tensor([int(explorer.patients.split.ids[0])]), {"age": 85}, "total")[0]
-        ),
+        "exact": grey(truth.images(torch.tensor([int(explorer.patients.split.ids[0])]), {"age": 85}, "total")[0]),
     }
     for canvas, levels in expected.items():
         shown = browser.levels(canvas)
@@ -271,11 +272,14 @@ def test_upload(browser: Browser, tmp_path: Path) -> None:
     broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     levels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     Image.fromarray(levels).save(good)
+    browser.run("document.getElementById('with').value = 2")  # the exact one, which nobody knows of a film
     browser.find("#film").send_keys(str(broken))
     browser.until(lambda: "broken.png" in browser.find("#error").text)
     assert "\n" not in browser.find("#error").text
     browser.find("#film").send_keys(str(good))
-    browser.until(lambda: "State what is recorded" in browser.find("#status").text)
+    browser.until(lambda: "recorded of this patient: sex, race, age, finding" in browser.find("#status").text)
+    assert np.array_equal(browser.levels("factual")[..., 0], levels) and not browser.find("#error").is_displayed()
+    assert not browser.find("#save-picture").is_enabled() and not browser.find("#values").text
     browser.answers = browser.count()
     for i, value in enumerate(["female", "white", "50", "No Finding"]):
         browser.run(CHOOSE, "#given select, #given input", i, value)
@@ -298,18 +302,20 @@ def test_keep_it(browser: Browser, tmp_path: Path, explorer: Explorer) -> None:
     folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
     browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
     browser.move("age", 85)
-    for button, name in (("picture", "png"), ("numbers", "json"), ("python", "py")):
+    patient = explorer.patients.split.patients[0]
+    kept = {ending: tmp_path / f"patient-{patient}-age-85.{ending}" for ending in ("png", "json", "py")}
+    for button, ending in (("picture", "png"), ("numbers", "json"), ("python", "py")):
         browser.click(f"#save-{button}")
-        browser.until((tmp_path / f"counterfactual.{name}").exists)
-    numbers = json.loads((tmp_path / "counterfactual.json").read_text())
-    answer = explorer.answer(Question(0, {"age": 85}))
+        browser.until(kept[ending].exists)
+    numbers, answer = json.loads(kept["json"].read_text()), explorer.answer(Question(0, {"age": 85}))
     assert numbers["question"] == answer["question"] and numbers["near"] == answer["near"]
+    assert numbers["patient"] == {"split": "test", "id": int(explorer.patients.split.ids[0]), "patient": patient}
     assert numbers["runs"][0]["error"] == pytest.approx(answer["runs"][0]["error"])
     reads = answer["runs"][0]["reads"]
     for name, said in numbers["runs"][0]["reads"].items():
         assert (said["before"], said["after"]) == pytest.approx((reads[name]["before"], reads[name]["after"]))
-    assert (tmp_path / "counterfactual.py").read_text() == answer["python"]
-    with Image.open(io.BytesIO((tmp_path / "counterfactual.png").read_bytes())) as picture:
+    assert kept["py"].read_text() == answer["python"]
+    with Image.open(io.BytesIO(kept["png"].read_bytes())) as picture:
         assert picture.width > 600 and picture.height > 600
 
 
@@ -319,14 +325,14 @@ def test_the_gallery_needs_no_server(explorer: Explorer, tmp_path: Path) -> None
     write_gallery(explorer, path, 2)
     text = path.read_text("utf-8")
     assert not any(patient in text for patient in explorer.patients.split.patients)
+    assert '"row":' not in text and "open_cohort" not in text
     page = Browser(path.as_uri())
     page.answered()
     page.move("age", 8)
     assert "do(age = " in page.find("#status").text
-    shown = page.run("return shown.question")
-    assert np.array_equal(
-        page.levels("run-0")[..., 0], model_image(explorer, 0, Question(shown["row"], shown["do"]))
-    )
+    rows = choose_rows(explorer.graph, explorer.patients.split.attributes, 2)
+    asked = Question(rows[0], page.run("return shown.question.do"))
+    assert np.array_equal(page.levels("run-0")[..., 0], model_image(explorer, 0, asked))
     page.take_another_sex()
     assert page.run("return Object.keys(shown.question.do)") == ["sex"]
     entries = [json.loads(entry["message"])["message"] for entry in page.log("performance")]

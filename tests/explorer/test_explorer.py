@@ -13,6 +13,7 @@ from causalcxr.commands.explore import open_explorer
 from causalcxr.explorer.explorer import Explorer, packed
 from causalcxr.explorer.patients import FEW, near_rows, nearness_text
 from causalcxr.explorer.question import Question
+from causalcxr.metrics.truth import find_truth
 from causalcxr.support.errors import CausalCXRError
 from causalcxr.values import encode
 
@@ -38,7 +39,7 @@ def test_pixels_are_those_of_the_model(explorer: Explorer, runs: list[Path]) -> 
 @pytest.mark.parametrize("effect", ["total", "direct", "indirect"])
 def test_the_exact_counterfactual(explorer: Explorer, effect: str) -> None:
     """Image and attributes are the simulator's, and the error is its definition."""
-    truth, subject = explorer.truth, torch.tensor([int(explorer.patients.split.ids[3])])
+    truth, subject = find_truth(explorer.patients.cohort), torch.tensor([int(explorer.patients.split.ids[3])])
     assert truth is not None
     answer = explorer.answer(Question(3, {"age": 80}, effect))
     exact = truth.images(subject, {"age": 80}, effect)[0]
@@ -74,6 +75,41 @@ def test_the_null_edit(explorer: Explorer) -> None:
     kept, off = (explorer.answer(Question(2, {}, pixel_noise=mode))["runs"][0]["null"] for mode in ("kept", "off"))
     assert kept["change"]["largest"] < 0.01
     assert off["change"]["mean"] > 0.1
+
+
+def test_without_pixel_noise_changes_are_the_intervention_s(explorer: Explorer) -> None:
+    """Relative to the null edit: an age that is set to what it is changes no picture and no reading."""
+    age = float(explorer.patients.split.attributes["age"][2])
+    for do in ({}, {"age": age}):
+        shown = explorer.answer(Question(2, do, pixel_noise="off", draws=3))["runs"][0]
+        assert shown["image"] == shown["null"]["image"] == shown["base"]
+        assert shown["change"]["largest"] < 0.01
+        assert all(one["before"] == pytest.approx(one["after"], abs=1e-4) for one in shown["reads"].values())
+    near = explorer.answer(Question(2, {"age": age + 0.5}, "direct", pixel_noise="off"))["runs"][0]
+    assert near["change"]["mean"] < 0.5 * near["null"]["change"]["mean"]
+
+
+def test_draws_say_how_often_the_finding_follows(explorer: Explorer) -> None:
+    """Counted from the draws themselves; where all agree nothing is said."""
+    for row in range(10):
+        film = explorer.patients.film(row)
+        found = causalcxr.answer(explorer.runs[0].scm, *film, {"age": 85}, draws=8, seed=0).drawn["finding"]
+        shown = explorer.answer(Question(row, {"age": 85}, draws=8))["runs"][0]
+        label = explorer.graph["finding"].labels.index(shown["attributes"]["finding"])
+        count = int((found == label).sum())
+        assert shown["shares"] == ({} if count == 8 else {"finding": f"{count} of 8"})
+        assert [one["attributes"]["finding"] for one in shown["draws"]] == [
+            explorer.graph["finding"].labels[int(drawn)] for drawn in found[:4]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("effect", "moved"), [("total", ["age", "finding"]), ("direct", ["age"]), ("indirect", ["finding"])]
+)
+def test_what_an_effect_lets_change(explorer: Explorer, effect: str, moved: list[str]) -> None:
+    answer = explorer.answer(Question(3, {"age": 80}, effect))
+    assert answer["moved"] == moved
+    assert [name for name, one in answer["runs"][0]["reads"].items() if not one["stays"]] == moved
 
 
 def test_draws(explorer: Explorer) -> None:
