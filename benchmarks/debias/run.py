@@ -48,7 +48,7 @@ from causalcxr.training.pipeline import launch
 from causalcxr.values import decode
 
 HERE = Path(__file__).parent
-ALONE = ("leace", "splince", "transport", "independence", "published", "noise")
+ALONE = ("leace", "splince", "transport", "residual", "independence", "published", "noise")
 BY_PAIRS = ("counterfactual", "counterfactual+leace", "counterfactual+independence", "distilled", "span")
 SUBJECTS, ERASED, KEPT = 8000, ("sex", "race"), "finding"
 NETWORK = PredictorConfig(widths=[16, 32, 32])  # 64 features

@@ -18,16 +18,16 @@ neither eraser nor probe has seen; writes DIR/report.html and debias.json. apply
 EMBEDDINGS             .npy, .npz, .safetensors, .csv or .parquet: rows by features, with ids if there are any
 --table TABLE          .csv or .parquet with the attributes; without ids in EMBEDDINGS a row for each, in order
 --erase, --keep        columns: attributes to erase, labels that shall stay as they are
---erasers NAME ...     leace, splince, transport, independence, distilled, span, counterfactual, published, noise;
-                       one after another: counterfactual+leace (leace splince transport independence; with pairs
-                       also counterfactual distilled)
+--erasers NAME ...     leace, splince, transport, residual, independence, distilled, span, counterfactual,
+                       published, noise; one after another: counterfactual+leace (leace splince transport residual
+                       independence; with pairs also counterfactual distilled)
 --pairs PAIRS          .npy (rows, counterfactuals, features), as causalcxr embed --over writes it
 --numbers, --labels    columns of whole numbers that are numbers (age in years), or labels of more than 20 kinds
 --id, --patient        columns of the table: the embeddings' id (id), whose it is (patient_id)
 --parts COLUMN         the parts of the rows: fit, probe, threshold, score; or train, val, test
 --seed N               of parts and probes (0)
 """
-DEFAULT = ("leace", "splince", "transport", "independence")
+DEFAULT = ("leace", "splince", "transport", "residual", "independence")
 WITH_PAIRS = ("counterfactual", "distilled")
 _OF_FIT = (
     "table",

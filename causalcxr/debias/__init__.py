@@ -5,6 +5,7 @@ from causalcxr.debias.independence import Distilled, Independence, Published
 from causalcxr.debias.linear import LEACE, SPLINCE
 from causalcxr.debias.noise import Noise
 from causalcxr.debias.registry import load_eraser, save_eraser
+from causalcxr.debias.residual import Residual
 from causalcxr.debias.transport import Transport
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Independence",
     "Noise",
     "Published",
+    "Residual",
     "Span",
     "Transport",
     "load_eraser",

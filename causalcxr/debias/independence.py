@@ -1,8 +1,8 @@
 """Codes that are independent of the attributes, from which a decoder that is given them makes embeddings.
 
 What the decoder is given the code need not hold, and a penalty takes away what it holds all the same: HSIC, or an
-adversary done right. A linear head that reads the labels to keep keeps them in the code. `independence` makes the
-embedding again, averaged over all values of the attributes; `distilled` the mean over a row's counterfactuals.
+adversary in closed form. A linear head that reads the labels to keep keeps them in the code. `independence` makes
+the embedding again, averaged over all values of the attributes; `distilled` the mean over a row's counterfactuals.
 `published` is the loop of arXiv:2502.04386 as a negative control: its encoder gets no gradient of the adversary,
 and the weight of its KL term lets codes collapse to noise.
 """
@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 from causalcxr.debias.adversary import Adversary
 from causalcxr.debias.base import Eraser, Fitting, pairs_of
-from causalcxr.debias.errors import EmbeddingsError
-from causalcxr.debias.networks import Skipped, hsic, mlp, state_arrays, take_state, train
+from causalcxr.debias.networks import Skipped, finite_weights, hsic, mlp, state_arrays, take_state, train
 from causalcxr.debias.noise import gaussian_of
 from causalcxr.randomness import seeded
 from causalcxr.support.errors import nearest
 
 __all__ = ["Distilled", "Independence", "Published"]
 
-STRENGTHS = {"hsic": 3000.0, "adversary": 3.0}
+STRENGTHS = {"hsic": 3000.0, "adversary": 5.0}
+FEATURES = 128  # of the adversary
 MOST_COMBINATIONS = 64  # of labels, over which the decoder's answers are averaged
 
 
@@ -51,13 +51,7 @@ class _Coded(Eraser):
         self.decoder_ = Skipped(self.latent + told, self.hidden, self.n_features_in_)
 
     def _finish(self) -> None:
-        """Answers are in float64, so that a row's does not depend on those beside it. Raises EmbeddingsError."""
-        self.encoder_.double()
-        self.decoder_.double()
-        if not all(bool(p.isfinite().all()) for n in (self.encoder_, self.decoder_) for p in n.parameters()):
-            raise EmbeddingsError(
-                f"{type(self).__name__} found no finite weights; it needs more rows, or fewer steps"
-            )
+        finite_weights(self, self.encoder_, self.decoder_)
 
     def _scaled(self, z: np.ndarray) -> Tensor:
         return torch.from_numpy((z - self.mean_) / self.scale_)
@@ -84,10 +78,9 @@ class _Coded(Eraser):
 class Independence(_Coded):
     """A variational autoencoder with a conditional decoder, and a penalty on what its code tells.
 
-    `penalty`: `hsic`, or `adversary` (steps on detached codes, then encoder steps against a frozen adversary
-    towards the answer of one who knows nothing). `strength`: its weight. `kl`: of the KL term, per dimension of
-    the code and below 1. `kept`: of the head's loss. `latent`: dimensions of the code; in many, HSIC sees
-    little.
+    `penalty`: `hsic`, or `adversary` (what one reads beyond the labels to keep). `strength`: its weight. `kl`:
+    of the KL term, per dimension of the code and below 1. `kept`: of the head's loss. `latent`: dimensions of
+    the code; in many, HSIC sees little.
     """
 
     ARRAYS = ("mean_", "scale_", "told_")
@@ -99,9 +92,9 @@ class Independence(_Coded):
         kl: float = 0.3,
         kept: float = 1.0,
         latent: int = 8,
-        steps: int = 1000,
+        steps: int = 600,
         hidden: int = 256,
-        batch: int = 512,
+        batch: int = 1024,
         seed: int = 0,
     ):
         self.penalty, self.strength, self.kl, self.kept, self.latent = penalty, strength, kl, kept, latent
@@ -115,14 +108,10 @@ class Independence(_Coded):
         self.told_ = self._told_in_turn(given)
         strength = STRENGTHS[self.penalty] if self.strength is None else self.strength
         noise = torch.Generator().manual_seed(self.seed)
-        kept = torch.zeros(len(z), 0)
-        if given.keep_coding is not None and given.keep is not None:
-            kept = torch.from_numpy(given.keep_coding.encode(given.keep)).float()
+        adversary = Adversary(given, FEATURES, self.seed)
+        kept = adversary.kept
         with seeded(self.seed + 1):
             head = nn.Linear(self.latent, max(1, kept.shape[1]))
-            adversary = (
-                Adversary(self.latent, self.hidden, codes, self.seed) if self.penalty == "adversary" else None
-            )
 
         def loss(rows: Tensor) -> Tensor:
             mean, logvar = self._encode(z[rows])
@@ -131,10 +120,9 @@ class Independence(_Coded):
             found = (made - target[rows]).square().mean() + self.kl * _divergence(mean, logvar)
             if kept.shape[1]:
                 found = found + self.kept * _head_loss(head(mean), kept[rows])
-            if adversary is None:
+            if self.penalty == "hsic":
                 return found + strength * hsic(mean, codes[rows])
-            adversary.learn(lambda rows: self._encode(z[rows])[0])
-            return found + strength * adversary.told(mean)
+            return found + strength * adversary.explained(mean, rows)
 
         networks = [*self.encoder_.parameters(), *self.decoder_.parameters(), *head.parameters()]
         train(networks, loss, len(z), self.steps, self.batch, self.seed)

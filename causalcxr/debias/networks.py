@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Skipped", "batches", "hsic", "mlp", "state_arrays", "take_state", "train"]
+from causalcxr.debias.errors import EmbeddingsError
+
+__all__ = ["Skipped", "batches", "finite_weights", "hsic", "mlp", "state_arrays", "take_state", "train"]
 
 
 class Skipped(nn.Module):
@@ -53,6 +55,19 @@ def train(
         loss(next(drawn)).backward()
         optimiser.step()
         schedule.step()
+
+
+def finite_weights(of: object, *networks: nn.Module) -> None:
+    """Makes networks double, so that a row's answer does not depend on those beside it.
+
+    Raises EmbeddingsError: weights that are not finite.
+    """
+    for network in networks:
+        network.double()
+        if not all(bool(p.isfinite().all()) for p in network.parameters()):
+            raise EmbeddingsError(
+                f"{type(of).__name__} found no finite weights; it needs more rows, or fewer steps"
+            )
 
 
 def hsic(codes: Tensor, attributes: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ COLOURS = {
     "leace": "#2c5f8a",
     "splince": "#5b9bd5",
     "transport": "#8c564b",
+    "residual": "#6a51a3",
     "counterfactual": "#2c8250",
     "distilled": "#7fb069",
     "span": "#a08a2c",

@@ -13,6 +13,7 @@ from causalcxr.debias.errors import EmbeddingsError
 from causalcxr.debias.independence import Distilled, Independence, Published
 from causalcxr.debias.linear import LEACE, SPLINCE
 from causalcxr.debias.noise import Noise
+from causalcxr.debias.residual import Residual
 from causalcxr.debias.transport import Transport
 from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import load_tensors, save_tensors
@@ -23,6 +24,7 @@ ERASERS: dict[str, type[Eraser]] = {
     "leace": LEACE,
     "splince": SPLINCE,
     "transport": Transport,
+    "residual": Residual,
     "counterfactual": Counterfactual,
     "distilled": Distilled,
     "span": Span,

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from causalcxr.debias.base import Eraser
+from causalcxr.debias.adversary import Adversary
+from causalcxr.debias.base import Eraser, Fitting
 from causalcxr.debias.linear import LEACE, SPLINCE
 from causalcxr.debias.noise import Noise
 from causalcxr.debias.probes import PROBES, fit_probe
@@ -25,6 +27,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "independence": {"steps": 20},
     "published": {"steps": 20},
     "distilled": {"steps": 20},
+    "residual": {"steps": 20},
 }
 
 
@@ -231,8 +234,7 @@ def test_independent_codes(penalty: str) -> None:
     """
     drawn = toy(effect=0.0)
     fit, probe, score = np.split(np.arange(len(drawn.z)), [1500, 2500])
-    settings = {"steps": 400} if penalty == "hsic" else {"steps": 1000, "batch": 256}
-    eraser = make_eraser("independence", penalty=penalty, latent=4, hidden=64, **settings)
+    eraser = make_eraser("independence", penalty=penalty, latent=4, hidden=64, steps=400, batch=512)
     eraser.fit(drawn.z[fit], drawn.sex[fit], keep=drawn.disease[fit])
     made = eraser.transform(drawn.z)
     told = auroc_of(fit_probe("mlp", made[probe], drawn.sex[probe])(made[score]), drawn.sex[score], score)
@@ -241,6 +243,89 @@ def test_independent_codes(penalty: str) -> None:
     )
     assert told.value < 0.7
     assert kept.value > 0.95
+
+
+def test_codes_tell_no_more_than_the_label_that_they_keep() -> None:
+    """Sex causes the disease: every fresh probe within 0.03 of the floor, and three standard errors (0.045)."""
+    drawn = toy(effect=0.4)
+    fit, probe, score = np.split(np.arange(len(drawn.z)), [1500, 2500])
+    eraser = make_eraser("independence", latent=4, hidden=64, steps=400, batch=512)
+    made = eraser.fit(drawn.z[fit], drawn.sex[fit], keep=drawn.disease[fit]).transform(drawn.z)
+    floor = auroc_of(np.eye(2)[drawn.disease[score]], drawn.sex[score], score).value
+    assert floor > 0.65
+    for kind in PROBES:
+        read = auroc_of(fit_probe(kind, made[probe], drawn.sex[probe])(made[score]), drawn.sex[score], score)
+        assert read.value < floor + 0.03 + 0.045, kind
+    kept = fit_probe("linear", made[probe], drawn.disease[probe])
+    assert auroc_of(kept(made[score]), drawn.disease[score], score).value > 0.99
+
+
+def test_a_residual_takes_away_more_than_leace_for_the_same_edit(drawn: Toy) -> None:
+    """On rows that neither was fitted to; the budget may be exceeded by a tenth there."""
+    fit, probe, score = np.split(np.arange(len(drawn.z)), [1500, 2500])
+    accuracy, edit, kept = {}, {}, {}
+    for name, settings in {"leace": {}, "residual": {"hidden": 64, "steps": 400, "batch": 750}}.items():
+        eraser = make_eraser(name, **settings).fit(drawn.z[fit], drawn.sex[fit], keep=drawn.disease[fit])
+        made = eraser.transform(drawn.z)
+        scores = fit_probe("rbf", made[probe], drawn.sex[probe])(made[score])
+        accuracy[name] = (scores.argmax(axis=1) == drawn.sex[score]).mean()
+        edit[name] = ((made[score] - drawn.z[score]) ** 2).sum(axis=1).mean()
+        of_disease = fit_probe("linear", made[probe], drawn.disease[probe])(made[score])
+        kept[name] = auroc_of(of_disease, drawn.disease[score], score).value
+    assert accuracy["residual"] < accuracy["leace"] - 0.15
+    assert edit["residual"] < 1.1 * edit["leace"]
+    assert kept["residual"] > kept["leace"] - 0.005
+
+
+def test_a_residual_keeps_to_its_budget(drawn: Toy) -> None:
+    """As a share of the variance; the smaller one moves less and is easier to read."""
+    edits = []
+    for budget in (0.02, 0.1):
+        eraser = make_eraser("residual", budget=budget, hidden=64, steps=200, batch=750).fit(drawn.z, drawn.sex)
+        moved = eraser.transform(drawn.z) - drawn.z
+        edits.append((moved**2).sum(axis=1).mean() / drawn.z.var(axis=0).sum())
+    assert 0.01 < edits[0] < 0.024 and 0.05 < edits[1] < 0.12
+
+
+@pytest.mark.parametrize("name", ["independence", "residual", "distilled"])
+def test_the_seed_settles_everything(name: str, drawn: Toy) -> None:
+    made = []
+    for seed in (0, 0, 1):
+        eraser = make_eraser(name, steps=5, seed=seed)
+        eraser.fit(drawn.z[:500], drawn.sex[:500], drawn.disease[:500], pairs=drawn.pairs[:500])
+        made.append(eraser.transform(drawn.z[500:600]))
+    np.testing.assert_array_equal(made[0], made[1])
+    assert not np.allclose(made[0], made[2])
+
+
+def explained(
+    values: np.ndarray, attribute: np.ndarray, keep: np.ndarray | None = None, features: int = 64
+) -> float:
+    given = Fitting(values, attribute, keep, None, None)
+    rows = torch.arange(len(values))
+    return float(Adversary(given, features, 0).explained(torch.from_numpy(values).float(), rows))
+
+
+def test_what_the_adversary_reads_is_known() -> None:
+    """An exclusive-or, which no line reads; of noise what features explain by chance, a share of the rows."""
+    random = np.random.default_rng(0)
+    values, sex = random.normal(size=(4000, 2)), random.integers(0, 2, 4000)
+    either = (values[:, 0] * values[:, 1] > 0).astype(int)
+    assert explained(values, sex) < 0.04
+    assert explained(values, either) > 0.4
+    assert explained(np.hstack([values, sex[:, None]]), sex) > 0.99
+    assert explained(np.eye(100)[random.integers(0, 100, 4000)], sex) < 0.06  # more values than features
+
+
+def test_the_adversary_asks_for_nothing_that_the_labels_to_keep_say() -> None:
+    """Disease that says all of sex leaves nothing to read; of values that are the disease, nothing beyond it."""
+    random = np.random.default_rng(0)
+    sex = random.integers(0, 2, 4000)
+    disease = (random.random(4000) < 0.2 + 0.5 * sex).astype(int)
+    values = np.stack([disease + 0.1 * random.normal(size=4000), random.normal(size=4000)], axis=1)
+    assert explained(values, sex) > 0.2
+    assert explained(values, sex, disease) < 0.04
+    assert explained(values, sex, sex) < 1e-6
 
 
 def test_the_published_loop_and_noise_look_good_in_sample_alone() -> None:
@@ -296,7 +381,7 @@ def test_a_changed_file_is_refused(drawn: Toy, tmp_path: Path) -> None:
         make_eraser("leaze")
 
 
-@pytest.mark.parametrize("name", ["leace", "splince", "noise", "independence"])
+@pytest.mark.parametrize("name", ["leace", "splince", "noise", "independence", "residual"])
 def test_scikit_learn_finds_its_conventions_kept(name: str) -> None:
     failed = [
         one
@@ -342,7 +427,7 @@ def test_attributes_that_cannot_be(attribute: Any, expected: str) -> None:
         LEACE().fit(z, attribute)
 
 
-@pytest.mark.parametrize("name", ["leace", "transport", "span", "noise", "independence", "distilled"])
+@pytest.mark.parametrize("name", ["leace", "transport", "span", "noise", "independence", "distilled", "residual"])
 def test_embeddings_with_nan_are_refused(name: str, drawn: Toy) -> None:
     z = drawn.z[:500].copy()
     z[17, 2] = np.nan
