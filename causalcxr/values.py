@@ -169,7 +169,7 @@ def _class_index(variable: Variable, value: Any) -> int:
             )
         return variable.labels.index(value if value in variable.labels else alike[0])
     if isinstance(value, bool | int | np.integer):
-        return min(int(value), _MANY)
+        return max(-1, min(int(value), _MANY))
     got = reprlib.repr(value)
     raise GraphError(f"'{variable.name}': expected a label ({_labels(variable)}), got {got}")
 

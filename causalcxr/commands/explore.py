@@ -1,9 +1,10 @@
 """`causalcxr explore RUN ...`: a page where one moves an attribute and the X-ray follows."""
 
 import os
-import time
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,6 @@ pip install 'causalcxr[explorer]'; Ctrl-C ends it.
 --patients N           how many of them (6)
 data.root=FOLDER, data.prepared=FOLDER, data.cache=FOLDER where the data lie elsewhere by now
 """
-LONGEST_SLEEP = 3600.0
 SHOWN = 6  # patients of a page that is written
 DATA_KEYS = ("data.root", "data.prepared", "data.cache")
 
@@ -45,20 +45,20 @@ def run(arguments: list[str]) -> None:
     if options.static:
         from causalcxr.explorer.gallery import write_gallery
 
-        write_gallery(explorer, Path(options.static), options.patients or SHOWN)
+        try:
+            write_gallery(explorer, Path(options.static), options.patients or SHOWN)
+        except KeyboardInterrupt:
+            raise ConfigError("explore: interrupted; nothing was written") from None
         say(f"wrote {options.static}, {Path(options.static).stat().st_size / 2**20:.1f} MiB")
         return
-    from causalcxr.explorer.server import serve
+    from causalcxr.explorer.server import listening, serve
 
-    server = serve(explorer, options.host, options.port)
-    try:
-        say(f"explore: {server.blocks.local_url} shows {', '.join(options.runs)}; Ctrl-C ends it")
-        while True:
-            time.sleep(LONGEST_SLEEP)
-    except KeyboardInterrupt:
-        say("explore: ended")
-    finally:
-        server.blocks.close(verbose=False)
+    with listening(options.host, options.port) as at, suppress(KeyboardInterrupt):
+        host = f"[{options.host}]" if ":" in options.host and "[" not in options.host else options.host
+        say(f"explore: http://{host}:{at.getsockname()[1]}/ shows {', '.join(options.runs)}; Ctrl-C ends it")
+        sys.stdout.flush()
+        serve(explorer, at)
+    say("explore: ended")
 
 
 def _parse(arguments: list[str]) -> Namespace:
@@ -103,12 +103,13 @@ def open_explorer(folders: Sequence[str], words: Sequence[str] = (), split: str 
     for word in words:
         if (key := word.partition("=")[0]) not in DATA_KEYS:
             raise ConfigError(f"explore: '{key}' can't be set here; {nearest(key, DATA_KEYS)}")
-    opened = [open_run(folder) for folder in {Path(folder).resolve(): folder for folder in folders}.values()]
+    once = {Path(folder).resolve(): folder for folder in folders}.values()
+    opened = [open_run(folder) for folder in once]
     _refuse_others(opened)
     names = _short_names([one.folder for one in opened])
     explored = [_explored(*one) for one in zip(opened, names, strict=True)]
     config = override_config(opened[0].config, words)
-    return Explorer(explored, Patients(open_cohort(config.data, opened[0].graph), split))
+    return Explorer(explored, Patients(open_cohort(config.data, opened[0].graph), split), words)
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -134,6 +135,19 @@ def _refuse_others(opened: Sequence["Run"]) -> None:
             raise RunError(
                 f"runs '{first.folder}' and '{other.folder}' have images of {sizes} pixels; show them one by one"
             )
+        if len({_data_hash(one) for one in (first, other)} - {""}) > 1:
+            raise RunError(
+                f"runs '{first.folder}' and '{other.folder}' were trained on different data: who is new to one "
+                "may be known to the other; show them one by one"
+            )
+
+
+def _data_hash(opened: "Run") -> str:
+    """Of the cohort that a run began with; one that fine-tunes another began with that one's."""
+    from causalcxr.runs import open_run
+
+    known = opened.provenance.get("data_hash", "")
+    return known or (_data_hash(open_run(opened.config.base)) if opened.config.base else "")
 
 
 def _explored(opened: "Run", name: str) -> "Explored":

@@ -10,8 +10,7 @@ from causalcxr.values import Batch
 
 __all__ = ["controls", "drawing"]
 
-WIDTH, HEIGHT, MARGIN = 320.0, 200.0, 34.0  # of the drawing
-LOWER = 60.0  # what stands between causes and image, so that edges from one to the other pass above it
+WIDTH, MARGIN, GAP = 320.0, 34.0, 58.0  # of the drawing; GAP from node to node in a column
 
 
 def controls(graph: Graph, train: Batch) -> list[dict[str, Any]]:
@@ -28,12 +27,14 @@ def drawing(graph: Graph) -> dict[str, Any]:
     for name, variable in graph.variables.items():
         depth[name] = 1 + max((depth[parent] for parent in variable.parents), default=-1)
     deepest, places = max(depth.values()) or 1, {}
+    most = max(3, *(list(depth.values()).count(level) for level in range(deepest + 1)))
+    height = GAP * most + 30.0
     for level in range(deepest + 1):
         column = [name for name in graph.variables if depth[name] == level]
         for i, name in enumerate(column):
-            x, y = MARGIN + (WIDTH - 2 * MARGIN) * level / deepest, HEIGHT * (i + 1) / (len(column) + 1)
-            if 0 < level < deepest:
-                y = min(y + LOWER, HEIGHT - MARGIN)
+            x, y = MARGIN + (WIDTH - 2 * MARGIN) * level / deepest, height * (i + 0.5) / len(column)
+            if 0 < level < deepest and len(column) == 1:
+                y = height - 26.0  # so that edges from causes to the image pass above it
             places[name] = (round(x, 1), round(y, 1))
     edges = [
         {"cause": parent, "effect": name, "line": _shortened(places[parent], places[name])}
@@ -41,7 +42,7 @@ def drawing(graph: Graph) -> dict[str, Any]:
         for parent in variable.parents
     ]
     nodes = [{"name": name, "x": x, "y": y, "image": name == graph.image} for name, (x, y) in places.items()]
-    return {"width": WIDTH, "height": HEIGHT, "nodes": nodes, "edges": edges}
+    return {"width": WIDTH, "height": height, "nodes": nodes, "edges": edges}
 
 
 def _control(graph: Graph, variable: Variable, train: Batch) -> dict[str, Any]:

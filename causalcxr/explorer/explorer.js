@@ -2,7 +2,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const live = data.mode === "live";
 const controls = new Map(data.controls.map((control) => [control.name, control]));
-const state = { row: 0, film: null, given: {}, do: {}, effect: data.effects[0], pixel_noise: data.modes[0], draws: 1, seed: 0 };
+const named = () => Object.create(null); // by attribute, whatever it is called
+const state = { row: 0, film: null, given: named(), do: named(), effect: data.effects[0], pixel_noise: data.modes[0], draws: 1, seed: 0 };
 let shown = null; // the answer on the page
 
 const get = (id) => document.getElementById(id);
@@ -27,7 +28,7 @@ function worded(control, value) {
 function recorded(name) {
   const control = controls.get(name);
   if (state.film) return state.given[name];
-  const value = data.patients[name][state.row];
+  const value = data.patients.values[name][state.row];
   return control.labels ? control.labels[value] : value;
 }
 
@@ -49,15 +50,15 @@ function radios(name, values, chosen, choose) {
 function slider(control) {
   const stops = live ? null : data.stops[control.name];
   const low = stops ? 0 : control.low;
-  const high = stops ? stops.length - 1 : control.high;
+  const high = stops ? stops.length - 1 : low + Math.ceil((control.high - low) / control.step - 1e-9) * control.step;
   const input = make("input", { type: "range", min: low, max: high, step: stops ? 1 : control.step });
   input.id = `slider-${control.name}`;
   input.setAttribute("aria-label", `${control.name}${control.unit ? `, ${control.unit}` : ""}`);
-  input.addEventListener("input", () => intervene(control.name, stops ? stops[input.value] : Number(input.value)));
-  const ends = stops ? [stops[0], stops[stops.length - 1]] : [low, high];
+  input.addEventListener("input", () => intervene(control.name, stops ? stops[input.value] : Math.min(control.high, Number(input.value))));
+  const ends = stops ? [stops[0], stops[stops.length - 1]] : [low, control.high];
   const about = make("span", { className: "state", textContent: ` ${ends[0]} to ${ends[1]} ${control.unit}` });
   if (stops) return make("div", {}, input, about);
-  const field = make("input", { type: "number", min: low, max: high, step: "any" });
+  const field = make("input", { type: "number", min: low, max: control.high, step: "any" });
   field.setAttribute("aria-label", `${control.name} as a number`);
   field.addEventListener("change", () => field.value !== "" && intervene(control.name, Number(field.value)));
   return make("div", {}, input, field, about);
@@ -78,7 +79,7 @@ function addAttributes() {
 }
 
 function intervene(name, value) {
-  if (!live) state.do = {};
+  if (!live) state.do = named();
   state.do[name] = value;
   changed();
 }
@@ -151,7 +152,7 @@ function matching() {
   const rows = data.patients.id.map((_, row) => row);
   const filters = [...document.querySelectorAll("#filters [data-filter]")].filter((input) => input.value !== "");
   return rows.filter((row) => filters.every((input) => {
-    const value = data.patients[input.dataset.filter][row];
+    const value = data.patients.values[input.dataset.filter][row];
     if (input.dataset.end === "low") return value >= Number(input.value);
     if (input.dataset.end === "high") return value <= Number(input.value);
     return value === Number(input.value);
@@ -184,7 +185,8 @@ function addFilters() {
 }
 
 function choose(row) {
-  Object.assign(state, { row, film: null, given: {} });
+  uploads++;
+  Object.assign(state, { row, film: null, given: named() });
   if (live) {
     get("given").hidden = true;
     get("film").value = "";
@@ -221,14 +223,18 @@ function showWho() {
   get("who").textContent = `Patient ${patient[state.row]}${live ? ` (row ${id[state.row]})` : ""}: ${values}${among}`;
 }
 
+let uploads = 0;
+
 async function upload(file) {
   if (!file) return;
+  const mine = ++uploads;
   say("Reading the film …");
   try {
     const name = encodeURIComponent(file.name).slice(0, 200);
     const answer = await (await fetch("film", { method: "POST", body: file, headers: { "X-Name": name } })).json();
+    if (mine !== uploads) return; // somebody else was chosen meanwhile
     if (answer.error) return showError(answer.error);
-    Object.assign(state, { film: { ...answer, name: file.name }, given: {}, do: {} });
+    Object.assign(state, { film: { ...answer, name: file.name }, given: named(), do: named() });
     get("given").hidden = false;
     for (const input of get("given").querySelectorAll("select, input")) input.value = "";
     showFilmAlone();
@@ -239,13 +245,9 @@ async function upload(file) {
 }
 
 function showFilmAlone() { // until its attributes are stated nothing is asked, and nothing of another patient stays
-  shown = null;
+  forget();
   const image = { ...state.film, levels: levels(state.film) };
-  const box = make("div", { className: "films", id: "films" });
-  picture(box, "factual", "factual", image, plain(image), "The uploaded film, as the model takes it");
-  get("films").replaceWith(box);
-  for (const id of ["values", "reads", "numbers", "python"]) get(id).replaceChildren();
-  showAnswered();
+  picture(get("films"), "factual", "factual", image, plain(image), "The uploaded film, as the model takes it");
 }
 
 function addGiven() {
@@ -280,15 +282,19 @@ async function askAll() { // one question at a time; of those that come meanwhil
   busy = true;
   while (waiting) {
     waiting = false;
-    try {
-      const missing = state.film ? data.controls.filter(({ name }) => state.given[name] === undefined) : [];
-      if (missing.length) { say(`State what is recorded of this patient: ${missing.map(({ name }) => name).join(", ")}.`); continue; }
-      const answer = live ? await ask(question()) : data.answers[stopKey()];
-      if (answer.error) showError(answer.error);
-      else show(answer);
-    } catch (error) {
-      showError(`No answer: ${error.message}. Is the server still running?`);
+    const missing = state.film ? data.controls.filter(({ name }) => state.given[name] === undefined) : [];
+    if (missing.length) {
+      say(`State what is recorded of this patient: ${missing.map(({ name }) => name).join(", ")}.`);
+      continue;
     }
+    let answer;
+    try {
+      answer = live ? await ask(question()) : data.answers[stopKey()];
+    } catch (error) {
+      answer = { error: `No answer: ${error.message}. Is the server still running?` };
+    }
+    if (answer.error) forget(answer.error);
+    else show(answer);
   }
   busy = false;
 }
@@ -301,13 +307,9 @@ function question() {
 
 async function ask(asked) {
   const headers = { "Content-Type": "application/json" };
-  const posted = await fetch("gradio_api/call/answer", { method: "POST", headers, body: JSON.stringify({ data: [asked] }) });
-  if (!posted.ok) throw new Error(`the server says ${posted.status}`);
-  const { event_id } = await posted.json();
-  const text = await (await fetch(`gradio_api/call/answer/${event_id}`)).text();
-  const line = text.split("\n").reverse().find((one) => one.startsWith("data: ["));
-  if (!line) throw new Error("the server gave none");
-  return JSON.parse(line.slice("data: ".length))[0];
+  const answer = await fetch("answer", { method: "POST", headers, body: JSON.stringify(asked) });
+  if (!answer.ok) throw new Error(`the server says ${answer.status}`);
+  return answer.json();
 }
 
 function stopKey() {
@@ -325,6 +327,19 @@ function showError(text) {
   get("error").textContent = text;
   get("error").hidden = false;
   say("");
+}
+
+function forget(text) { // what is on the page belongs to another question
+  shown = null;
+  get("films").replaceChildren();
+  get("warning").hidden = true;
+  get("read").hidden = true;
+  for (const id of ["values", "reads", "numbers"]) get(id).replaceChildren();
+  if (live) get("python").replaceChildren();
+  get("compared").width = get("compared").height = 1;
+  get("comparing").textContent = "";
+  showAnswered();
+  if (text) showError(text);
 }
 
 // --- pictures ---
@@ -403,7 +418,7 @@ function showPictures(answer) {
     picture(group, `change-${i}`, `change: ${number(run.change.mean, 1)} grey levels on average${error}`, run.image, signed(run.image, run.base), `Change by ${run.name}, in grey levels`);
     picture(group, `null-${i}`, `null edit: ${number(run.null.change.mean, 1)} grey levels`, run.null.image, signed(run.null.image, factual), `What changes in ${run.name} when nothing is asked`);
     run.draws.forEach((one, k) => {
-      const follows = Object.entries(one.attributes).filter(([name]) => !(name in answer.question.do)).map(([, word]) => word);
+      const follows = Object.entries(one.attributes).filter(([name]) => !Object.hasOwn(answer.question.do, name)).map(([, word]) => word);
       const title = [`draw ${k + 1}`, ...follows].join(": ");
       picture(draws, `draw-${i}-${k}`, title, one.image, plain(one.image), `${title}, of ${run.name}`, "small");
     });
@@ -465,14 +480,14 @@ function showTables(answer) {
   const exact = answer.exact ? [answer.exact] : [];
   table("values", ["", "recorded", ...names, ...(answer.exact ? ["exact"] : [])], data.controls.map(({ name }) => {
     const was = answer.factual.attributes[name];
-    const word = (one) => one.attributes[name] + (one.shares?.[name] ? ` (${one.shares[name]} draws)` : "");
+    const word = (one) => one.attributes[name] + (one.shares && Object.hasOwn(one.shares, name) ? ` (${one.shares[name]} draws)` : "");
     const now = [...answer.runs, ...exact].map((one) => ({ text: word(one), className: one.attributes[name] === was ? "" : "moved" }));
     const onlyBelow = answer.question.effect === "indirect" ? " (set for what follows)" : " (set)";
-    const how = name in answer.question.do ? onlyBelow : answer.moved.includes(name) ? " (follows)" : "";
+    const how = Object.hasOwn(answer.question.do, name) ? onlyBelow : answer.moved.includes(name) ? " (follows)" : "";
     return [name + how, was, ...now];
   }));
   const reads = answer.runs.flatMap((run) => Object.values(run.reads).map((one) => {
-    const digits = one.what.startsWith("P(") ? 2 : 1;
+    const digits = one.discrete ? 2 : 1 + decimals(controls.get(one.name));
     const change = one.after - one.before;
     const className = one.stays && Math.abs(change) > one.tolerance ? "wrong" : "";
     const sign = change > 0 ? "+" : "";
@@ -495,10 +510,10 @@ function showTables(answer) {
 }
 
 function showFollowing(answer) { // what follows, in the controls
-  for (const name of answer.moved.filter((one) => !(one in answer.question.do))) {
+  for (const name of answer.moved.filter((one) => !Object.hasOwn(answer.question.do, one))) {
     const field = get(`attribute-${name}`);
     const [run] = answer.runs;
-    const share = run.shares[name] ? ` in ${run.shares[name]} draws` : "";
+    const share = Object.hasOwn(run.shares, name) ? ` in ${run.shares[name]} draws` : "";
     field.querySelector(".state").textContent = `follows: ${run.attributes[name]}${share}`;
     for (const input of field.querySelectorAll("input[type=radio]")) input.checked = input.value === run.attributes[name];
   }
@@ -608,7 +623,7 @@ get("random").addEventListener("click", () => {
   const rows = matching();
   if (rows.length) choose(rows[Math.floor(Math.random() * rows.length)]);
 });
-get("clear").addEventListener("click", () => { state.do = {}; changed(); });
+get("clear").addEventListener("click", () => { state.do = named(); changed(); });
 get("controls").addEventListener("submit", (event) => event.preventDefault());
 get("with").addEventListener("change", showCompared);
 get("swipe").addEventListener("input", showCompared);

@@ -3,7 +3,7 @@
 import base64
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from causalcxr.metrics.exact import error_norms, relative_error
 from causalcxr.metrics.truth import find_truth
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.scm import Abduction, StructuralCausalModel
+from causalcxr.support.errors import GraphError
 from causalcxr.values import Batch, decode, encode, readable
 
 __all__ = ["DRAWS_SHOWN", "Explored", "Explorer", "packed"]
@@ -60,8 +61,9 @@ class _Known:
 class Explorer:
     """Several runs of one graph on the patients of one split, and the truth where it is known."""
 
-    def __init__(self, runs: Sequence[Explored], patients: Patients):
-        self.runs, self.patients = list(runs), patients
+    def __init__(self, runs: Sequence[Explored], patients: Patients, overrides: Sequence[str] = ()):
+        """`overrides`: where the first run's data lie by now, `data.root=FOLDER`, for the Python lines."""
+        self.runs, self.patients, self.overrides = list(runs), patients, list(overrides)
         self.graph: Graph = self.runs[0].scm.graph
         truth = find_truth(patients.cohort)
         self.simulated = None if truth is None else Simulated(truth, patients.split)
@@ -98,7 +100,7 @@ class Explorer:
                 answer_abducted(run.scm, one.abduction, question.do, question.effect)
                 for run, one in zip(self.runs, known, strict=True)
             ]
-            exact, moved = (asked.result() if asked else None), self._moved(question)
+            exact, moved = _exact(asked), self._moved(question)
             shown = [self._shown(*of, moved, exact) for of in zip(self.runs, known, found, strict=True)]
             near = self.patients.near(_attributes(found[0]))
         return {
@@ -111,12 +113,14 @@ class Explorer:
             "near": near,
             "warning": nearness_text(self.graph, near),
             "version": __version__,
-            "python": python_lines(
-                question, {run.name: run.folder for run in self.runs}, self.patients.split.name
-            ),
+            "python": self._python(question),
         }
 
-    def _ask_simulator(self, question: Question) -> Any:
+    def _python(self, question: Question) -> str:
+        folders = {run.name: run.folder for run in self.runs}
+        return python_lines(question, folders, self.patients.split.name, self.overrides)
+
+    def _ask_simulator(self, question: Question) -> "Future[Exact] | None":
         """The exact answer to come; None where nobody knows it."""
         if self.simulated is None or question.row is None:
             return None
@@ -198,6 +202,14 @@ class Explorer:
 
     def _words(self, values: Mapping[str, Any]) -> dict[str, str]:
         return {name: readable(self.graph[name], value) for name, value in values.items()}
+
+
+def _exact(asked: "Future[Exact] | None") -> Exact | None:
+    """The exact answer; None where the simulator has no such values, as the graph may allow more than it."""
+    try:
+        return asked.result() if asked else None
+    except GraphError:
+        return None
 
 
 def packed(image: Tensor) -> dict[str, Any]:

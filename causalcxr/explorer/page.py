@@ -21,6 +21,7 @@ POLICY = {
     "connect-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'none'",
+    "frame-ancestors": "'none'",
 }
 SECURITY = {
     "Content-Security-Policy": "; ".join(f"{key} {value}" for key, value in POLICY.items()),
@@ -43,8 +44,8 @@ def gallery_page(
 
     Patients are numbered from 1: neither their ids nor the others of the split are in the file.
     """
-    table = explorer.patients.table()
-    shown: dict[str, list[Any]] = {name: [column[row] for row in rows] for name, column in table.items()}
+    values = explorer.patients.table()["values"]
+    shown: dict[str, Any] = {"values": {name: [column[row] for row in rows] for name, column in values.items()}}
     shown |= {"id": list(range(1, len(rows) + 1)), "patient": [str(i + 1) for i in range(len(rows))]}
     described = _described(explorer) | {"mode": "gallery", "patients": shown}
     return _render(explorer, described | {"stops": stops, "answers": answers})
@@ -69,7 +70,7 @@ def _described(explorer: Explorer) -> dict[str, Any]:
 
 def _render(explorer: Explorer, described: Mapping[str, Any]) -> str:
     data = json.dumps(described, separators=(",", ":")).replace("<", "\\u003c")  # no end of the script in a label
-    policy = SECURITY["Content-Security-Policy"]
+    policy = "; ".join(f"{key} {value}" for key, value in POLICY.items() if key != "frame-ancestors")  # a header's
     title = ", ".join(run.name for run in explorer.runs)
     has_race = "race" in explorer.graph.attributes
     template = page_template("causalcxr.explorer", "page.html.j2")

@@ -37,10 +37,10 @@ class Patients:
         assert self.graph.image is not None
         return batch.pop(self.graph.image)[0], batch
 
-    def table(self) -> dict[str, list[Any]]:
-        """Who there is to choose from: `id`, `patient`, and a column for every attribute, labels as indices."""
-        numbers = {name: values.tolist() for name, values in self.split.attributes.items()}
-        return {"id": self.split.ids.tolist(), "patient": self.split.patients.tolist()} | numbers
+    def table(self) -> dict[str, Any]:
+        """Who there is to choose from: `id`, `patient`, and `values` by attribute, labels as indices."""
+        values = {name: column.tolist() for name, column in self.split.attributes.items()}
+        return {"id": self.split.ids.tolist(), "patient": self.split.patients.tolist(), "values": values}
 
     def about(self, row: int | None) -> dict[str, Any] | None:
         """Who a row is, for whoever keeps an answer; None of an uploaded film."""

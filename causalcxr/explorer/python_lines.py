@@ -1,6 +1,6 @@
 """The Python lines that give exactly what the page shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from causalcxr.explorer.question import Question
@@ -8,17 +8,23 @@ from causalcxr.explorer.question import Question
 __all__ = ["python_lines"]
 
 
-def python_lines(question: Question, folders: Mapping[str, Path], split: str) -> str:
+def python_lines(
+    question: Question, folders: Mapping[str, Path], split: str, overrides: Sequence[str] = ()
+) -> str:
     """A program that ends with the counterfactual `(C, H, W)` of every run in `found[NAME].image`.
 
-    `folders`: of the runs, by name; the first run's cohort has the patient.
+    `folders`: of the runs, by name; the first run's cohort has the patient. `overrides`: where its data are.
     """
     how = f"effect={question.effect!r}, draws={question.draws}, seed={question.seed}"
     how += f", pixel_noise={question.pixel_noise!r}"
     first = next(iter(folders.values()))
     lines = [
         "import causalcxr",
-        *(_of_the_cohort(question.row, first, split) if question.row is not None else _of_a_file(question)),
+        *(
+            _of_the_cohort(question.row, first, split, overrides)
+            if question.row is not None
+            else _of_a_file(question)
+        ),
         "found = {",
         *(
             f"    {name!r}: causalcxr.answer(\n"
@@ -32,13 +38,15 @@ def python_lines(question: Question, folders: Mapping[str, Path], split: str) ->
     return "\n".join(lines) + "\n"
 
 
-def _of_the_cohort(row: int, folder: Path, split: str) -> list[str]:
+def _of_the_cohort(row: int, folder: Path, split: str, overrides: Sequence[str]) -> list[str]:
+    config = f"override_config(run.config, {list(overrides)!r})" if overrides else "run.config"
     return [
+        *(["from causalcxr.config import override_config"] if overrides else []),
         "from causalcxr.data.preparation import open_cohort",
         "from causalcxr.runs import open_run",
         "",
         f"run = open_run({str(folder)!r})",
-        f"given = open_cohort(run.config.data, run.graph).split({split!r}).batch([{row}])",
+        f"given = open_cohort({config}.data, run.graph).split({split!r}).batch([{row}])",
         "image = given.pop(run.graph.image)[0]",
     ]
 

@@ -17,6 +17,8 @@ __all__ = ["MOST_DRAWS", "Question", "parse_question"]
 
 MOST_DRAWS = 16
 LONGEST_NAME = 80  # of a file
+LONGEST_LABEL = 1000
+MOST = 1e15
 KEYS = ("row", "pixels", "name", "given", "do", "effect", "pixel_noise", "draws", "seed")
 
 
@@ -59,7 +61,7 @@ def parse_question(
     for key in asked:
         if key not in KEYS:
             raise ConfigError(f"question: unknown key '{str(key)[:40]}'; {nearest(str(key)[:40], KEYS)}")
-    do, given = (_assigned(asked.get(key) or {}, key) for key in ("do", "given"))
+    do, given = (_assigned(asked.get(key, {}), key) for key in ("do", "given"))
     encode_intervention(graph, do, 1)
     effect, mode = asked.get("effect", EFFECTS[0]), asked.get("pixel_noise", modes[0])
     for value, possible, name in ((effect, EFFECTS, "effect"), (mode, modes, "pixel noise")):
@@ -78,9 +80,16 @@ def parse_question(
 
 
 def _assigned(values: Any, key: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping) or not all(isinstance(v, str | int | float) for v in values.values()):
+    if not isinstance(values, Mapping) or not all(map(_is_value, values.values())):
         raise ConfigError(f"{key}: expected a label or number by attribute")
     return {str(name): value for name, value in values.items()}
+
+
+def _is_value(value: Any) -> bool:
+    """A label, or a number that is not absurd."""
+    if isinstance(value, str):
+        return len(value) <= LONGEST_LABEL
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 
 def _whole(value: Any, name: str, low: int, high: int) -> int:

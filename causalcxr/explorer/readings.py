@@ -35,7 +35,8 @@ def readings(
         if name not in before:
             continue
         variable, was, now = graph[name], before[name][0], after[name][0]
-        entry: dict[str, Any] = {"what": name, "unit": variable.unit, "tolerance": TOLERANCE}
+        entry: dict[str, Any] = {"name": name, "what": name, "unit": variable.unit, "tolerance": TOLERANCE}
+        entry["discrete"] = variable.is_discrete
         if variable.is_discrete:
             label = int(attributes[name][0])
             entry |= {"what": f"P({name} = {variable.labels[label]})", "unit": ""}

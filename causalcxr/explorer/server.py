@@ -1,12 +1,16 @@
-"""The page on a port of this machine: it is our own, and gradio queues its questions."""
+"""The page on a port of this machine. It answers who asks it by its own name, and asks nobody itself."""
 
 import asyncio
 import base64
-import os
+import ipaddress
+import json
+import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import torch
 
@@ -16,87 +20,156 @@ from causalcxr.explorer.explorer import Explorer
 from causalcxr.explorer.page import SECURITY, live_page
 from causalcxr.support.errors import CausalCXRError, ConfigError, DataError
 
-__all__ = ["MOST_BYTES", "serve"]
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+
+__all__ = ["MOST_BYTES", "PORTS", "Busy", "application", "listening", "serve"]
 
 MOST_BYTES = 100 * 2**20  # of an uploaded film
-OURS = ("/", "/film", "/gradio_api/call/answer", "/gradio_api/startup-events")
-LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
+MOST_WAITING = 100  # questions, or films, that wait for their turn
+PORTS = range(7860, 7960)  # the first that is free
+_ROOM = 65536  # bytes of a question besides its pixels
 
 Scope = dict[str, Any]  # of ASGI, as the two below
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-def serve(explorer: Explorer, host: str = "127.0.0.1", port: int | None = None) -> Any:
-    """Start the page in a thread of its own; returns gradio's server, whose `blocks.local_url` is the address.
+class Busy(CausalCXRError):
+    """Too many wait already."""
 
-    `port`: by default the first that is free from 7860 on. Raises ConfigError: gradio is missing, or the port is
-    taken.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+def serve(explorer: Explorer, at: socket.socket) -> None:
+    """Answer on a listening socket until the process is interrupted. Raises ConfigError: uvicorn is missing."""
     try:
-        from fastapi import Request
-        from fastapi.responses import HTMLResponse, JSONResponse
-        from gradio import Server
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
+        import uvicorn
     except ImportError as error:
-        raise ConfigError(f"explore needs gradio ({error}); pip install 'causalcxr[explorer]'") from None
-
+        raise _missing(error) from None
     torch.set_num_threads(1)  # of one film; more wait for one another longer than they save
-    server = Server(title="causalcxr", docs_url=None, redoc_url=None, openapi_url=None)
-    page = live_page(explorer)
+    app = application(explorer, at.getsockname()[0])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5)).run([at])
 
-    @server.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse)
-    def index() -> str:
-        return page
 
-    @server.api(name="answer", concurrency_limit=1)
-    def answer(question: dict) -> dict:
-        return answered(explorer, question)
+def listening(host: str = "127.0.0.1", port: int | None = None) -> socket.socket:
+    """A socket that listens; without a port on the first of PORTS that is free. Raises ConfigError: none is."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for number in PORTS if port is None else [port]:
+        found = socket.socket(family)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host.strip("[]"), number))
+            found.listen(128)
+            return found
+        except OSError as error:
+            found.close()
+            reason = error.strerror or str(error)
+    where = f"port {port}" if port else f"any port from {PORTS[0]} to {PORTS[-1]}"
+    raise ConfigError(f"explore: can't have {where} of {host} ({reason}); choose another --port or --host")
 
-    async def film(request: Request) -> JSONResponse:
-        return JSONResponse(await received(explorer, request.stream(), request.headers.get("x-name", "film")))
 
-    film.__annotations__["request"] = Request  # FastAPI reads it, and this module does not import it
-    server.post("/film", response_model=None)(film)
-    server.add_middleware(_OnlyOurs)
-    if host in LOCAL:
-        server.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL])
+def application(explorer: Explorer, host: str) -> "Starlette":
+    """The page, `POST /answer` and `POST /film`, for a server whose address is `host`."""
     try:
-        server.launch(
-            server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, share=False, inbrowser=False
-        )
-    except OSError as error:
-        where = f"port {port}" if port else "ports 7860 to 7959"
-        raise ConfigError(
-            f"explore: {where} of {host} can't be had, taken or not ours; say another --port"
-        ) from error
-    return server
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import HTMLResponse, JSONResponse
+        from starlette.routing import Route
+    except ImportError as error:
+        raise _missing(error) from None
+    page, answers, films = live_page(explorer), _Queue(), _Queue()
+    longest = _ROOM + 2 * int(torch.Size(explorer.shape).numel())
+
+    async def index(request: "Request") -> HTMLResponse:
+        return HTMLResponse(page)
+
+    async def answer(request: "Request") -> JSONResponse:
+        async def found() -> dict[str, Any]:
+            content = await _body(request, longest, "the question")
+            with answers.place():
+                async with answers.turn:
+                    if await request.is_disconnected():
+                        return {"error": "the client has left"}
+                    return await asyncio.to_thread(_answered, explorer, content)
+
+        return JSONResponse(await _or_error(found))
+
+    async def film(request: "Request") -> JSONResponse:
+        async def found() -> dict[str, Any]:
+            with films.place():
+                content = await _body(request, MOST_BYTES, "the film")
+                async with films.turn:
+                    return await asyncio.to_thread(_read, explorer, content, _file_name(request))
+
+        return JSONResponse(await _or_error(found))
+
+    async def left(request: "Request", error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "the client has left"})
+
+    routes = [
+        Route("/", index),
+        Route("/answer", answer, methods=["POST"]),
+        Route("/film", film, methods=["POST"]),
+    ]
+    middleware = [Middleware(_OwnNameOnly, host=host)]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={ClientDisconnect: left})
 
 
-def answered(explorer: Explorer, question: Any) -> dict[str, Any]:
-    """The answer, or `{"error": one line}`."""
+def _missing(error: ImportError) -> ConfigError:
+    return ConfigError(f"explore needs a web server ({error}); pip install 'causalcxr[explorer]'")
+
+
+class _Queue:
+    """Its `turn` is one's at a time; of those who wait for it too many are refused."""
+
+    def __init__(self) -> None:
+        self.turn, self._waiting = asyncio.Semaphore(1), 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue. Raises Busy: there is none."""
+        if self._waiting >= MOST_WAITING:
+            raise Busy(f"{MOST_WAITING} others wait already; try again in a moment")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+
+async def _or_error(found: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
     try:
-        return explorer.answer(explorer.parse(question))
+        return await found()
     except CausalCXRError as error:
         return {"error": str(error)}
 
 
-async def received(explorer: Explorer, stream: Any, name: str) -> dict[str, Any]:
-    """An uploaded film as the model takes it, packed; or `{"error": one line}`. It is kept nowhere."""
+async def _body(request: "Request", most: int, what: str) -> bytes:
     content = bytearray()
-    async for chunk in stream:
+    async for chunk in request.stream():
         content += chunk
-        if len(content) > MOST_BYTES:
-            return {"error": f"the film is larger than {MOST_BYTES >> 20} MiB"}
-    name = PurePosixPath(name.replace("\\", "/")).name[:80] or "film"
+        if len(content) > most:
+            size = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
+            raise DataError(f"{what} is larger than {size}")
+    return bytes(content)
+
+
+def _answered(explorer: Explorer, content: bytes) -> dict[str, Any]:
     try:
-        return await asyncio.to_thread(_read, explorer, bytes(content), name)
-    except CausalCXRError as error:
-        return {"error": str(error)}
+        asked = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ConfigError("question: expected JSON") from None
+    return explorer.answer(explorer.parse(asked))
+
+
+def _file_name(request: "Request") -> str:
+    name = unquote(request.headers.get("x-name", "film"), errors="replace").replace("\\", "/")
+    return PurePosixPath(name).name[:80] or "film"
 
 
 def _read(explorer: Explorer, content: bytes, name: str) -> dict[str, Any]:
+    """An uploaded film as the model takes it, packed. It is kept nowhere. Raises DataError: unusable."""
     channels, size, _ = explorer.shape
     if not content:
         raise DataError(f"'{name}' is empty")
@@ -105,32 +178,40 @@ def _read(explorer: Explorer, content: bytes, name: str) -> dict[str, Any]:
         path.write_bytes(content)
         pixels = read_film(path, size, channels)
     if isinstance(pixels, Unusable):
-        raise DataError(pixels.detail.replace(str(path), name))
+        raise DataError(" ".join(pixels.detail.replace(str(path), name).split()))
     return {"shape": list(pixels.shape), "data": base64.b64encode(pixels.tobytes()).decode()}
 
 
-class _OnlyOurs:
-    """Serves what the page asks for and nothing else of gradio; the page may speak to this server alone."""
+class _OwnNameOnly:
+    """Refuses requests that another site's page makes, or that came by another name; lets no page of ours leave.
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]):
-        self.app = app
+    A page of the web may be given a name that leads here. So the name must be an address, or this machine's.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], host: str):
+        self.app, self.names = app, {"localhost"}
+        if not ipaddress.ip_address(host).is_loopback:
+            self.names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http" and _is_ours(scope["path"]):
+        headers = {key: value.decode("latin-1") for key, value in scope.get("headers", [])}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin", "")
+        if scope["type"] != "http" or not self._is_ours(host) or (origin and urlsplit(origin).netloc != host):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"not from here"})
+        else:
             await self.app(scope, receive, _with_headers(send))
-        elif scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b"not found"})
 
-
-def _is_ours(path: str) -> bool:
-    return path in OURS or path.startswith("/gradio_api/call/answer/")
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name.lower() in self.names or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
 
 
 def _with_headers(send: Send) -> Send:
-    added: Sequence[tuple[bytes, bytes]] = [(key.encode(), value.encode()) for key, value in SECURITY.items()]
+    added = [(key.encode(), value.encode()) for key, value in SECURITY.items()]
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":

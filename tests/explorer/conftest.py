@@ -64,13 +64,7 @@ class Server:
 
     def ask(self, question: Any) -> Any:
         """What the page gets: the answer, or a dict with an error."""
-        posted = self.send("gradio_api/call/answer", json.dumps({"data": [question]}).encode(), "application/json")
-        event = json.loads(posted)["event_id"]
-        with urllib.request.urlopen(f"{self.url}gradio_api/call/answer/{event}", timeout=60) as response:
-            lines = response.read().decode().splitlines()
-        return json.loads(
-            next(line for line in reversed(lines) if line.startswith("data: ")).removeprefix("data: ")
-        )[0]
+        return json.loads(self.send("answer", json.dumps(question).encode(), "application/json"))
 
     def send(
         self, path: str, content: bytes, kind: str = "application/octet-stream", name: str = "x.png"
@@ -90,7 +84,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(runs: list[Path]) -> Iterator[Server]:
-    pytest.importorskip("gradio", reason="the page needs the extra 'explorer'")
+    pytest.importorskip("uvicorn", reason="the page needs the extra 'explorer'")
     server = Server(runs)
     yield server
     server.close()

@@ -216,3 +216,61 @@ def test_same_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
     shutil.copytree(runs[0], tmp_path / runs[0].name)
     both = open_explorer([str(runs[0]), str(tmp_path / runs[0].name)])
     assert len({run.name for run in both.runs}) == 2
+
+
+def test_a_graph_that_allows_more_than_the_simulator(runs: list[Path], tmp_path: Path) -> None:
+    """The model answers; what is exact is not known there."""
+    import shutil
+
+    other = tmp_path / "wide"
+    shutil.copytree(runs[0], other)
+    explorer = open_explorer([str(other)])
+    assert explorer.simulated is not None
+    wide = explorer.graph.to_dict()
+    wide["variables"]["age"]["range"] = [0, 120]
+    explorer.graph = explorer.runs[0].scm.graph = causalcxr.graph_from_dict(wide)
+    assert explorer.answer(Question(0, {"age": 80}))["exact"] is not None
+    answer = explorer.answer(Question(0, {"age": 110}))
+    assert answer["exact"] is None and answer["runs"][0]["error"] is None
+
+
+def test_runs_of_other_data_are_refused(runs: list[Path], tmp_path: Path) -> None:
+    """The patients of one may be among those that the other was trained on."""
+    import json
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other)
+    provenance = json.loads((other / "provenance.json").read_text())
+    (other / "provenance.json").write_text(json.dumps(provenance | {"data_hash": "0" * 64}))
+    with pytest.raises(CausalCXRError, match="trained on different data"):
+        open_explorer([str(runs[0]), str(other)])
+
+
+def test_the_python_lines_know_where_the_data_are(runs: list[Path], tmp_path: Path) -> None:
+    explorer = open_explorer([str(runs[0])], [f"data.cache={tmp_path}"])
+    answer, names = explorer.answer(OLDER), {}
+    assert f"data.cache={tmp_path}" in answer["python"]
+    exec(answer["python"], names)
+    assert packed(next(iter(names["found"].values())).image) == answer["runs"][0]["image"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "expected causalcxr explore RUN"),
+        (["runs/x", "--patients", "3"], "--patients is of a page that is written"),
+        (["runs/x", "--static", "page.pdf"], "expected an ending of .html"),
+        (["runs/x", "--static", "no/such/folder/page.html"], "is in no folder that can be written to"),
+        (["runs/x", "--port", "99999"], "--port expects 1 to 65535"),
+        (["runs/x", "train.seed=1"], "'train.seed=1' can't be set here"),
+        (["runs/x", "data.size=32"], "'data.size' can't be set here"),
+        (["runs/no-such-run"], "no run folder"),
+    ],
+)
+def test_what_the_command_refuses(arguments: list[str], said: str) -> None:
+    from causalcxr.commands.explore import run
+
+    with pytest.raises(CausalCXRError, match=said) as error:
+        run(arguments)
+    assert "\n" not in str(error.value)

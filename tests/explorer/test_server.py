@@ -1,6 +1,7 @@
 """The server that the command starts: right answers for many at once, one line for bad input, nothing besides."""
 
 import base64
+import contextlib
 import io
 import json
 import subprocess
@@ -118,11 +119,8 @@ def test_a_film_that_is_too_large_is_refused(server: Any) -> None:
     assert answer == {"error": f"the film is larger than {MOST_BYTES >> 20} MiB"}
 
 
-@pytest.mark.parametrize(
-    "path", ["config", "gradio_api/upload", "gradio_api/info", "docs", "theme.css", "static/x"]
-)
+@pytest.mark.parametrize("path", ["docs", "openapi.json", "%2e%2e/pyproject.toml", "static/x"])
 def test_nothing_else_is_served(server: Any, path: str) -> None:
-    """Gradio's own pages, its uploads and its files are not there."""
     assert status(server.url + path) == 404
 
 
@@ -134,8 +132,49 @@ def test_the_page_may_speak_to_this_server_alone(server: Any) -> None:
 
 
 def test_another_host_name_is_refused(server: Any) -> None:
-    """A page of the web whose name was made to lead here gets nothing."""
-    assert status(urllib.request.Request(server.url, headers={"Host": "films.example"})) == 400
+    """A page of the web whose name was made to lead here gets nothing, nor one of another origin."""
+    assert status(urllib.request.Request(server.url, headers={"Host": "films.example"})) == 403
+    headers = {"Origin": "http://films.example", "Content-Type": "application/json"}
+    assert status(urllib.request.Request(server.url + "answer", b'{"row": 0}', headers)) == 403
+    own = urllib.request.Request(server.url + "answer", b'{"row": 0}', {"Origin": server.url.rstrip("/")})
+    with urllib.request.urlopen(own, timeout=60) as response:
+        assert "access-control-allow-origin" not in response.headers and b'"runs"' in response.read()
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked", "ours"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", True),
+        ("127.0.0.1", "LOCALHOST:7860", True),
+        ("127.0.0.1", "films.example:7860", False),
+        ("127.0.0.1", "", False),
+        ("::1", "[::1]:7860", True),
+        ("0.0.0.0", "192.168.1.7:7860", True),
+        ("0.0.0.0", "films.example", False),
+        ("0.0.0.0", "a b]c", False),
+    ],
+)
+def test_names_that_lead_here(bound: str, asked: str, ours: bool) -> None:
+    """An address, or a name of this machine; not what somebody else's name server says of us."""
+    from causalcxr.explorer.server import _OwnNameOnly
+
+    async def app(*_: Any) -> None: ...
+
+    assert _OwnNameOnly(app, bound)._is_ours(asked) == ours
+
+
+def test_too_many_at_once_are_refused() -> None:
+    """One line, and places are free again behind those who leave."""
+    from causalcxr.explorer.server import MOST_WAITING, Busy, _Queue
+
+    queue = _Queue()
+    with contextlib.ExitStack() as waiting:
+        for _ in range(MOST_WAITING):
+            waiting.enter_context(queue.place())
+        with pytest.raises(Busy, match="100 others wait already"), queue.place():
+            pass
+    with queue.place():
+        pass
 
 
 def test_a_port_that_is_taken_is_one_line(server: Any, runs: list[Path]) -> None:
@@ -143,14 +182,13 @@ def test_a_port_that_is_taken_is_one_line(server: Any, runs: list[Path]) -> None
     command = [sys.executable, "-m", "causalcxr", "explore", str(runs[0]), "--port", port]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith(f"causalcxr: explore: port {port} of 127.0.0.1 can't be had")
+    assert ended.stderr.splitlines()[-1].startswith(f"causalcxr: explore: can't have port {port} of 127.0.0.1")
 
 
 def test_the_process_speaks_to_nobody(runs: list[Path]) -> None:
-    """Every address that it connects to, from the imports on, is of this machine; an answer included."""
-    pytest.importorskip("gradio", reason="the page needs the extra 'explorer'")
+    """Every address that it connects to, from the imports on, is of this machine; whatever a question names."""
     code = f"""
-        import socket, sys
+        import socket
         seen, connect, look_up = [], socket.socket.connect, socket.getaddrinfo
         def connecting(self, address):
             seen.append(address[0] if isinstance(address, tuple) else "local")
@@ -159,13 +197,25 @@ def test_the_process_speaks_to_nobody(runs: list[Path]) -> None:
             seen.append(host)
             return look_up(host, *rest, **more)
         socket.socket.connect, socket.getaddrinfo = connecting, looking_up
+        import json, os, signal, threading, urllib.request
         from causalcxr.commands.explore import open_explorer
-        from causalcxr.explorer.server import serve
-        server = serve(open_explorer([{str(runs[0])!r}]))
-        import urllib.request
-        urllib.request.urlopen(server.blocks.local_url).read()
-        server.blocks.close(verbose=False)
-        import json
+        from causalcxr.explorer.server import listening, serve
+        at = listening()
+        address = f"http://127.0.0.1:{{at.getsockname()[1]}}/"
+        named = {{"path": "http://films.example/x", "meta": {{"_type": "gradio.FileData"}}}}
+        questions = [{{"row": 0, "do": {{"age": 80}}}}, {{"row": 0, "do": named}}]
+        def ask():
+            with urllib.request.urlopen(address) as page:
+                page.read()
+            for question in questions:
+                with urllib.request.urlopen(address + "answer", json.dumps(question).encode()) as answer:
+                    answer.read()
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Timer(1, ask).start()
+        try:
+            serve(open_explorer([{str(runs[0])!r}]), at)
+        except KeyboardInterrupt:
+            pass
         print(json.dumps(sorted({{str(host) for host in seen}})))
     """
     ended = subprocess.run(
