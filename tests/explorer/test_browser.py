@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from causalcxr.explorer.explorer import Explorer
+from causalcxr.data.cohort import Cohort
+from causalcxr.explorer.explorer import Explored, Explorer
 from causalcxr.explorer.gallery import write_gallery
 from causalcxr.explorer.page import LIMIT
+from causalcxr.explorer.patients import Patients
 from causalcxr.explorer.question import Question
+from causalcxr.graph import graph_from_dict
 from causalcxr.metrics.truth import find_truth
 from causalcxr.report.gallery import choose_rows
+from tests.models import tiny_scm
 
 selenium = pytest.importorskip("selenium", reason="no selenium to drive a browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -338,4 +343,49 @@ def test_the_gallery_needs_no_server(explorer: Explorer, tmp_path: Path) -> None
     entries = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
     urls = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
     assert all(url.startswith(("file:", "data:")) for url in urls)
+    page.driver.quit()
+
+
+NAMES = ("constructor", "__proto__", "id", "patient", "toString")
+
+
+def odd_explorer(tmp_path: Path) -> Explorer:
+    """An untrained model of attributes that JavaScript or our own tables might take for something else."""
+    numbers = {name: {"kind": "continuous", "range": [0, 1]} for name in NAMES[1:]}
+    labels = {NAMES[0]: {"kind": "binary", "labels": ["</script><b>x", 'it\'s "y" \u00fc']}}
+    image = {"image": {"kind": "image", "channels": 3, "parents": list(NAMES)}}
+    graph = graph_from_dict({"variables": labels | numbers | image})
+    random, n = np.random.default_rng(0), 40
+    manifest = pd.DataFrame({"row": range(n), "path": "", "patient_id": [f"<i>{i}" for i in range(n)]})
+    manifest["split"] = ["train"] * 30 + ["test"] * 10
+    manifest[NAMES[0]] = random.choice(graph[NAMES[0]].labels, n)
+    for name in NAMES[1:]:
+        manifest[name] = random.random(n).astype(np.float32)
+    images = random.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
+    cohort = Cohort(graph, 16, tmp_path, manifest, {}, "", {"source": "folder"}, images)
+    return Explorer([Explored("odd", tmp_path, tiny_scm(graph), None)], Patients(cohort))
+
+
+def test_whatever_attributes_are_called(tmp_path: Path) -> None:
+    """Names and labels stay what they are, in three channels and without an evaluator or a truth."""
+    explorer, path = odd_explorer(tmp_path), tmp_path / "odd.html"
+    write_gallery(explorer, path, 1)
+    page = Browser(path.as_uri())
+    page.answered()
+    rows = choose_rows(explorer.graph, explorer.patients.split.attributes, 1)
+    film = explorer.patients.film(rows[0])[0].numpy()
+    assert np.array_equal(page.levels("factual")[..., :3], film.transpose(1, 2, 0))
+    for name in NAMES:
+        assert "recorded" in page.find(f"#attribute-{name} .state").text
+    for name in NAMES[1:]:
+        page.move(name, 8)
+        assert page.run("return Object.keys(shown.question.do)") == [name]
+        assert "set to" in page.find(f"#attribute-{name} .state").text
+    page.answers = page.count()
+    page.find("input[name='do-constructor']:not(:checked)").click()
+    page.answered()
+    label = page.run("return shown.question.do.constructor")
+    assert label in explorer.graph["constructor"].labels and label in page.find("#values").text
+    assert not page.find("#read").is_displayed()
+    assert not [entry for entry in page.log("browser") if entry["level"] == "SEVERE"]
     page.driver.quit()
