@@ -5,7 +5,8 @@
 `slider_ms`: from the release of the slider to the drawn picture, median over one patient's ages, each new.
 `first_ms`: the same where the patient is new as well, so that the page abducts. `decode_ms` and `fresh_ms`: the
 model alone, a counterfactual of an abducted patient and one from the image; `ratio` is theirs. `start_s`: from the
-command to the address. `requests_off_machine`: of the browser, over all of this.
+command to the address. `requests_off_machine`: of the browser, over all of this. `hvae64`: the model of that preset,
+untrained.
 """
 
 import argparse
@@ -23,8 +24,12 @@ import torch
 from selenium import webdriver
 
 from causalcxr.answers import abduct_patient, answer, answer_abducted
+from causalcxr.building import build_model, open_graph
 from causalcxr.commands.explore import open_explorer
+from causalcxr.config import load_config
+from causalcxr.scm import StructuralCausalModel
 from causalcxr.support.files import write_json
+from causalcxr.values import Batch
 
 HERE = Path(__file__).parent
 TIMED = """
@@ -46,7 +51,8 @@ def main() -> None:
     parser.add_argument("run", help="a trained run of simulated or real films, with the attribute age")
     parser.add_argument("--moves", type=int, default=40)
     options = parser.parse_args()
-    found = time_page(options.run, options.moves) | time_model(options.run, options.moves)
+    found = time_page(options.run, options.moves) | time_run(options.run, options.moves)
+    found["hvae64"] = time_preset("hvae64", options.moves)
     write_json(HERE / "explorer.json", found | {"moves": options.moves})
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
@@ -93,11 +99,25 @@ def _move(browser: Any, element: str, value: float | None) -> float:
     return float(browser.execute_async_script(TIMED, element, value))
 
 
-def time_model(run: str, moves: int) -> dict[str, float]:
+def time_run(run: str, moves: int) -> dict[str, float]:
+    """The model of a run, on its first patient."""
+    explorer = open_explorer([run])
+    return time_model(explorer.runs[0].scm, *explorer.patients.film(0), moves)
+
+
+def time_preset(preset: str, moves: int) -> dict[str, float]:
+    """The untrained model of a preset of simulated films, whose passes cost what those of a trained one do."""
+    config, graph = open_graph(load_config([f"preset={preset}", "run=none"]))
+    scm = build_model(config, graph).eval().requires_grad_(False)
+    drawn = scm.sample(100, seed=0)
+    scm.calibrate(drawn)
+    film = (255 * drawn.pop(scm.image_mechanism.variable.name)[0]).to(torch.uint8)
+    return time_model(scm, film, {name: value[:1] for name, value in drawn.items()}, moves)
+
+
+def time_model(scm: StructuralCausalModel, film: torch.Tensor, given: Batch, moves: int) -> dict[str, float]:
     """One intervention on an abducted patient beside one from the image, on one thread, in turn."""
     torch.set_num_threads(1)  # as the page does
-    explorer = open_explorer([run])
-    scm, (film, given) = explorer.runs[0].scm, explorer.patients.film(0)
     abduction = abduct_patient(scm, film, given, seed=0)
     asked = [{"age": 20 + i * 75 / moves} for i in range(moves)]
     pairs = [
