@@ -5,7 +5,7 @@
 `slider_ms`: from the release of the slider to the drawn picture, median over one patient's ages, each new.
 `first_ms`: the same where the patient is new as well, so that the page abducts. `decode_ms` and `fresh_ms`: the
 model alone, a counterfactual of an abducted patient and one from the image; `ratio` is theirs. `start_s`: from the
-command to the address. `requests_off_machine`: of the browser, over all of this. `hvae64`: the model of that preset,
+command to the address. `requests_off_machine`: of the browser, over all of this. `hvae64`: that preset's model,
 untrained.
 """
 
