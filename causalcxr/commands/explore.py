@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> None:
         host = f"[{options.host}]" if ":" in options.host and "[" not in options.host else options.host
         say(f"explore: http://{host}:{at.getsockname()[1]}/ shows {', '.join(options.runs)}; Ctrl-C ends it")
         sys.stdout.flush()
-        serve(explorer, at)
+        serve(explorer, at, options.host)
     say("explore: ended")
 
 
@@ -72,6 +72,8 @@ def _parse(arguments: list[str]) -> Namespace:
     options = parser.parse_args(arguments)
     if not options.runs:
         raise ConfigError("explore: expected causalcxr explore RUN; see causalcxr explore --help")
+    if not options.host.strip():
+        raise ConfigError("explore: --host is empty; expected an address, such as 127.0.0.1")
     if options.port is not None and not 0 < options.port < 65536:
         raise ConfigError(f"explore: --port expects 1 to 65535, got {options.port}")
     if options.patients is not None and not options.static:
@@ -143,11 +145,15 @@ def _refuse_others(opened: Sequence["Run"]) -> None:
 
 
 def _data_hash(opened: "Run") -> str:
-    """Of the cohort that a run began with; one that fine-tunes another began with that one's."""
+    """Of the cohort that a run began with, or the run that it fine-tunes; "" where that is not known any more."""
     from causalcxr.runs import open_run
 
     known = opened.provenance.get("data_hash", "")
-    return known or (_data_hash(open_run(opened.config.base)) if opened.config.base else "")
+    if known or not opened.config.base:
+        return known
+    with suppress(RunError):
+        return open_run(opened.config.base).provenance.get("data_hash", "")
+    return ""
 
 
 def _explored(opened: "Run", name: str) -> "Explored":

@@ -37,6 +37,15 @@ function reached() {
   return new Set(Object.keys(state.do).flatMap((name) => controls.get(name).reaches));
 }
 
+function asked(name, value) { // of an intervention: not rounded as a recorded number is
+  const control = controls.get(name);
+  return control.labels ? value : `${Number(Number(value).toFixed(decimals(control) + 2))} ${control.unit}`.trim();
+}
+
+function interventions(set) {
+  return Object.entries(set).map(([name, value]) => `${name} = ${asked(name, value)}`).join(", ");
+}
+
 // --- the controls ---
 
 function radios(name, values, chosen, choose) {
@@ -92,9 +101,9 @@ function showControls() {
     const isSet = name in state.do;
     const value = isSet ? state.do[name] : recorded(name);
     field.className = isSet ? "set" : below.has(name) ? "reached" : "";
-    field.querySelector(".state").textContent = `${isSet ? "set to" : "recorded"} ${worded(control, value)}`;
+    field.querySelector(".state").textContent = isSet ? `set to ${asked(name, value)}` : `recorded ${worded(control, value)}`;
     if (control.labels) for (const input of field.querySelectorAll("input")) input.checked = input.value === value;
-    else if (value !== undefined) showSlider(field, control, value);
+    else showSlider(field, control, value);
     field.querySelector("button").hidden = !isSet;
   }
   showGraph(below);
@@ -103,7 +112,8 @@ function showControls() {
 function showSlider(field, control, value) {
   const input = field.querySelector("input[type=range]");
   const number = field.querySelector("input[type=number]");
-  if (number && number !== document.activeElement) number.value = Number(value.toFixed(decimals(control)));
+  if (number && number !== document.activeElement) number.value = value === undefined ? "" : Number(value.toFixed(decimals(control) + 2));
+  if (value === undefined) return;
   const stops = live ? null : data.stops[control.name];
   const nearest = (best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best);
   input.value = stops ? stops.reduce(nearest, 0) : value;
@@ -237,17 +247,17 @@ async function upload(file) {
     Object.assign(state, { film: { ...answer, name: file.name }, given: named(), do: named() });
     get("given").hidden = false;
     for (const input of get("given").querySelectorAll("select, input")) input.value = "";
-    showFilmAlone();
     changed();
   } catch (error) {
-    showError(`The film was not read: ${error.message}`);
+    if (mine === uploads) showError(`The film was not read: ${error.message}`);
   }
 }
 
-function showFilmAlone() { // until its attributes are stated nothing is asked, and nothing of another patient stays
+function showFilmAlone(text) { // until its attributes are stated nothing is asked, and nothing of another patient stays
   forget();
   const image = { ...state.film, levels: levels(state.film) };
   picture(get("films"), "factual", "factual", image, plain(image), "The uploaded film, as the model takes it");
+  say(text);
 }
 
 function addGiven() {
@@ -275,28 +285,42 @@ function changed() {
   showControls();
   showWho();
   waiting = true;
+  showBusy(true); // what is on the page is of the question before
   if (!busy) askAll();
+}
+
+function showBusy(isBusy) {
+  get("pictures").setAttribute("aria-busy", String(isBusy));
+  for (const button of document.querySelectorAll(".keep button")) button.disabled = isBusy || !shown;
 }
 
 async function askAll() { // one question at a time; of those that come meanwhile only the last is asked
   busy = true;
-  while (waiting) {
-    waiting = false;
-    const missing = state.film ? data.controls.filter(({ name }) => state.given[name] === undefined) : [];
-    if (missing.length) {
-      say(`State what is recorded of this patient: ${missing.map(({ name }) => name).join(", ")}.`);
-      continue;
+  try {
+    while (waiting) {
+      waiting = false;
+      const missing = state.film ? data.controls.filter(({ name }) => state.given[name] === undefined) : [];
+      if (missing.length) {
+        showFilmAlone(`State what is recorded of this patient: ${missing.map(({ name }) => name).join(", ")}.`);
+        continue;
+      }
+      const answer = await answered();
+      if (waiting) continue; // it is of a question that is no longer asked
+      if (answer.error) forget(answer.error);
+      else show(answer);
     }
-    let answer;
-    try {
-      answer = live ? await ask(question()) : data.answers[stopKey()];
-    } catch (error) {
-      answer = { error: `No answer: ${error.message}. Is the server still running?` };
-    }
-    if (answer.error) forget(answer.error);
-    else show(answer);
+  } finally {
+    busy = false;
+    showBusy(false);
   }
-  busy = false;
+}
+
+async function answered() {
+  try {
+    return live ? await ask(question()) : data.answers[stopKey()];
+  } catch (error) {
+    return { error: `No answer: ${error.message}. Is the server still running?` };
+  }
 }
 
 function question() {
@@ -338,7 +362,7 @@ function forget(text) { // what is on the page belongs to another question
   if (live) get("python").replaceChildren();
   get("compared").width = get("compared").height = 1;
   get("comparing").textContent = "";
-  showAnswered();
+  showControls();
   if (text) showError(text);
 }
 
@@ -522,19 +546,13 @@ function showFollowing(answer) { // what follows, in the controls
 function sentence(answer) {
   const { do: set, effect, draws } = answer.question;
   if (!Object.keys(set).length) return "Nothing is asked: the film stays as it is. Move an attribute.";
-  const asked = Object.entries(set).map(([name, value]) => `${name} = ${worded(controls.get(name), value)}`).join(", ");
   const how = (effect === "total" ? "" : `, ${effect} effect`) + (draws > 1 ? `, ${draws} draws` : "");
   const each = answer.runs.map((run) => {
     const error = run.error === null ? "" : ` (exact error ${number(run.error)})`;
     const name = answer.runs.length > 1 ? ` in ${run.name}` : "";
     return `${number(run.change.mean, 1)} of 255 grey levels${name}${error}`;
   });
-  return `do(${asked})${how}: the film changes on average by ${each.join(", ")}.`;
-}
-
-function showAnswered() {
-  for (const button of document.querySelectorAll(".keep button")) button.disabled = !shown;
-  document.body.dataset.answers = Number(document.body.dataset.answers || 0) + (shown ? 1 : 0);
+  return `do(${interventions(set)})${how}: the film changes on average by ${each.join(", ")}.`;
 }
 
 function show(answer) {
@@ -546,9 +564,10 @@ function show(answer) {
   showCompared();
   showTables(answer);
   if (live) get("python").textContent = answer.python;
+  showControls();
   showFollowing(answer);
   say(sentence(answer));
-  showAnswered();
+  document.body.dataset.answers = Number(document.body.dataset.answers || 0) + 1;
 }
 
 // --- keep ---
@@ -559,10 +578,14 @@ function save(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+function ofWhom() { // the patient of what is shown
+  const { film } = shown.question;
+  return film === undefined ? `patient ${shown.patient.patient}` : film.replace(/\.[^.]*$/, "");
+}
+
 function fileName(ending) {
-  const who = state.film ? state.film.name.replace(/\.[^.]*$/, "") : `patient ${data.patients.patient[state.row]}`;
   const set = Object.entries(shown.question.do).flat().join(" ");
-  return `${who} ${set || "as recorded"}`.replace(/[^\p{L}\p{N}.-]+/gu, "-") + ending;
+  return `${ofWhom()} ${set || "as recorded"}`.slice(0, 120).replace(/[^\p{L}\p{N}.-]+/gu, "-") + ending;
 }
 
 function lines(context, text, width) { // a text broken to a width
@@ -580,19 +603,24 @@ function savePicture() {
   const rows = groups.map((group) => [...group.querySelectorAll("figure")]);
   const [side, gap, line, caption] = [256, 16, 18, 76];
   const longest = Math.max(...rows.map((row) => row.length));
-  const [width, head] = [gap + longest * (side + gap), 4 * line];
+  const { pixel_noise, seed } = shown.question;
+  const who = `${ofWhom()}: ${Object.values(shown.factual.attributes).join(", ")}.`;
+  const how = `Pixel noise ${pixel_noise}, seed ${seed}. Differences from -${data.limit} (blue) to +${data.limit} (red) grey levels.`;
+  const font = "14px sans-serif";
+  const measured = make("canvas").getContext("2d");
+  measured.font = font;
+  const width = gap + longest * (side + gap);
+  const title = lines(measured, ["Not for clinical use.", who, sentence(shown), how].join(" "), width - 2 * gap);
+  const head = (title.length + 1) * line;
   const canvas = make("canvas", { width, height: head + rows.length * (side + caption) + gap });
   const context = canvas.getContext("2d");
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
-  context.font = "14px sans-serif";
+  context.font = font;
   context.fillStyle = "#222";
   context.strokeStyle = "#999";
-  const { pixel_noise, seed } = shown.question;
-  const how = `Pixel noise ${pixel_noise}, seed ${seed}. Differences from -${data.limit} (blue) to +${data.limit} (red) grey levels. Not for clinical use.`;
-  const title = [get("who").textContent.split(";")[0] + ".", get("status").textContent, how].join(" ");
-  lines(context, title, width - 2 * gap).slice(0, 3).forEach((text, i) => context.fillText(text, gap, (i + 1) * line + 4));
+  title.forEach((text, i) => context.fillText(text, gap, (i + 1) * line));
   rows.forEach((figures, y) => figures.forEach((figure, x) => {
     const [left, top] = [gap + x * (side + gap), head + y * (side + caption)];
     context.drawImage(figure.querySelector("canvas"), left, top, side, side);

@@ -30,7 +30,7 @@ from causalcxr.values import Batch, decode, encode, readable
 
 __all__ = ["DRAWS_SHOWN", "Explored", "Explorer", "packed"]
 
-REMEMBERED = 256  # abducted patients of all runs; an uploaded film is never among them
+REMEMBERED = 64  # abducted patients of all runs; an uploaded film is never among them
 DRAWS_SHOWN = 4  # of several draws, beside their mean
 
 

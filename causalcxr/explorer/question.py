@@ -16,7 +16,7 @@ from causalcxr.values import encode_intervention
 __all__ = ["MOST_DRAWS", "Question", "parse_question"]
 
 MOST_DRAWS = 16
-LONGEST_NAME = 80  # of a file
+LONGEST_NAME = 255  # of a file
 LONGEST_LABEL = 1000
 MOST = 1e15
 KEYS = ("row", "pixels", "name", "given", "do", "effect", "pixel_noise", "draws", "seed")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_BYTES", "PORTS", "Busy", "application", "listening", "serve"]
 
 MOST_BYTES = 100 * 2**20  # of an uploaded film
+SECONDS = 120  # in which it must arrive
 MOST_WAITING = 100  # questions, or films, that wait for their turn
 PORTS = range(7860, 7960)  # the first that is free
 _ROOM = 65536  # bytes of a question besides its pixels
@@ -40,14 +41,17 @@ class Busy(CausalCXRError):
     """Too many wait already."""
 
 
-def serve(explorer: Explorer, at: socket.socket) -> None:
-    """Answer on a listening socket until the process is interrupted. Raises ConfigError: uvicorn is missing."""
+def serve(explorer: Explorer, at: socket.socket, host: str = "localhost") -> None:
+    """Answer on a listening socket until the process is interrupted. `host`: what it is called.
+
+    Raises ConfigError: uvicorn is missing.
+    """
     try:
         import uvicorn
     except ImportError as error:
         raise _missing(error) from None
     torch.set_num_threads(1)  # of one film; more wait for one another longer than they save
-    app = application(explorer, at.getsockname()[0])
+    app = application(explorer, at.getsockname()[0], host)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5)).run([at])
 
 
@@ -61,15 +65,15 @@ def listening(host: str = "127.0.0.1", port: int | None = None) -> socket.socket
             found.bind((host.strip("[]"), number))
             found.listen(128)
             return found
-        except OSError as error:
+        except (OSError, TypeError, UnicodeError) as error:
             found.close()
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or str(error)
     where = f"port {port}" if port else f"any port from {PORTS[0]} to {PORTS[-1]}"
     raise ConfigError(f"explore: can't have {where} of {host} ({reason}); choose another --port or --host")
 
 
-def application(explorer: Explorer, host: str) -> "Starlette":
-    """The page, `POST /answer` and `POST /film`, for a server whose address is `host`."""
+def application(explorer: Explorer, address: str, host: str) -> "Starlette":
+    """The page, `POST /answer` and `POST /film`, for a server that is bound to `address` and called `host`."""
     try:
         from starlette.applications import Starlette
         from starlette.middleware import Middleware
@@ -97,8 +101,8 @@ def application(explorer: Explorer, host: str) -> "Starlette":
 
     async def film(request: "Request") -> JSONResponse:
         async def found() -> dict[str, Any]:
+            content = await _body(request, MOST_BYTES, "the film")
             with films.place():
-                content = await _body(request, MOST_BYTES, "the film")
                 async with films.turn:
                     return await asyncio.to_thread(_read, explorer, content, _file_name(request))
 
@@ -112,7 +116,7 @@ def application(explorer: Explorer, host: str) -> "Starlette":
         Route("/answer", answer, methods=["POST"]),
         Route("/film", film, methods=["POST"]),
     ]
-    middleware = [Middleware(_OwnNameOnly, host=host)]
+    middleware = [Middleware(_OwnNameOnly, address=address, host=host)]
     return Starlette(routes=routes, middleware=middleware, exception_handlers={ClientDisconnect: left})
 
 
@@ -147,17 +151,22 @@ async def _or_error(found: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str,
 
 async def _body(request: "Request", most: int, what: str) -> bytes:
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > most:
-            size = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
-            raise DataError(f"{what} is larger than {size}")
+    try:
+        async with asyncio.timeout(SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > most:
+                    size = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
+                    raise DataError(f"{what} is larger than {size}")
+    except TimeoutError:
+        raise DataError(f"{what} did not arrive within {SECONDS} seconds") from None
     return bytes(content)
 
 
 def _answered(explorer: Explorer, content: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(content)
+        json.dumps(asked, ensure_ascii=False).encode()  # half a letter could not be sent back
     except (ValueError, RecursionError):
         raise ConfigError("question: expected JSON") from None
     return explorer.answer(explorer.parse(asked))
@@ -188,15 +197,17 @@ class _OwnNameOnly:
     A page of the web may be given a name that leads here. So the name must be an address, or this machine's.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], host: str):
-        self.app, self.names = app, {"localhost"}
-        if not ipaddress.ip_address(host).is_loopback:
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], address: str, host: str):
+        self.app, self.names = app, {"localhost", host.lower()}
+        if not ipaddress.ip_address(address).is_loopback:
             self.names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {key: value.decode("latin-1") for key, value in scope.get("headers", [])}
         host, origin = headers.get(b"host", ""), headers.get(b"origin", "")
-        if scope["type"] != "http" or not self._is_ours(host) or (origin and urlsplit(origin).netloc != host):
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif not self._is_ours(host) or (origin and origin.partition("://")[2] != host):
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b"not from here"})
         else:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ CHOOSE = """
     const input = document.querySelectorAll(arguments[0])[arguments[1]];
     input.value = arguments[2];
     input.dispatchEvent(new Event("change", { bubbles: true }));
+"""
+
+SECONDS_LATE = 0.7
+LATE = f"""
+    const quick = window.fetch;
+    window.fetch = async (...all) => {{
+        if (all[0] === "answer") await new Promise((go) => setTimeout(go, {1000 * SECONDS_LATE}));
+        return quick(...all);
+    }};
 """
 
 
@@ -291,6 +301,34 @@ def test_upload(browser: Browser, tmp_path: Path) -> None:
     browser.answered()
     assert np.array_equal(browser.levels("factual")[..., 0], levels)
     assert "Uploaded: good.png" in browser.find("#who").text
+
+
+def test_an_answer_that_is_late(browser: Browser, tmp_path: Path, explorer: Explorer) -> None:
+    """It is shown only if it is still asked for; until then nothing can be kept, and it changes no control."""
+    browser.move("age", 95)
+    browser.run(LATE)
+    browser.click("#next")
+    assert not browser.find("#save-picture").is_enabled()
+    browser.run(MOVE, "slider-age", 90)
+    browser.click("#clear")
+    browser.until(lambda: "Nothing is asked" in browser.find("#status").text)
+    browser.until(browser.find("#save-picture").is_enabled)
+    assert browser.find("#attribute-finding .state").text.startswith("recorded")
+    assert np.array_equal(browser.levels("factual")[..., 0], explorer.patients.film(1)[0][0].numpy())
+    film = tmp_path / "film.png"
+    levels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(levels).save(film)
+    before = browser.count()
+    browser.click("#next")
+    browser.find("#film").send_keys(str(film))
+    browser.until(lambda: "State what is recorded" in browser.find("#status").text)
+    time.sleep(2 * SECONDS_LATE)
+    assert browser.count() == before and "film.png" in browser.find("#who").text
+    assert [one.get_attribute("id") for one in browser.driver.find_elements("css selector", "#films canvas")] == [
+        "factual"
+    ]
+    assert np.array_equal(browser.levels("factual")[..., 0], levels)
+    assert not browser.find("#save-picture").is_enabled()
 
 
 def test_nothing_leaves_the_machine(browser: Browser, server: Any) -> None:

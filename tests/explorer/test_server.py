@@ -53,6 +53,11 @@ def test_twenty_users_at_once(server: Any, explorer: Explorer) -> None:
         assert [run["image"] for run in answer["runs"]] == [run["image"] for run in expected["runs"]]
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 60_000, b'{"row": 0, "do": {"\\ud800": 1}}', b"\xff"])
+def test_what_is_no_question_is_one_line(server: Any, content: bytes) -> None:
+    assert json.loads(server.send("answer", content)) == {"error": "question: expected JSON"}
+
+
 def test_a_question_that_cannot_be_is_one_line(server: Any) -> None:
     assert server.ask({"row": 0, "do": {"age": 500}})["error"].startswith("'age': 500 is not in [18, 100] years")
 
@@ -136,6 +141,7 @@ def test_another_host_name_is_refused(server: Any) -> None:
     assert status(urllib.request.Request(server.url, headers={"Host": "films.example"})) == 403
     headers = {"Origin": "http://films.example", "Content-Type": "application/json"}
     assert status(urllib.request.Request(server.url + "answer", b'{"row": 0}', headers)) == 403
+    assert status(urllib.request.Request(server.url, headers={"Origin": "http://["})) == 403
     own = urllib.request.Request(server.url + "answer", b'{"row": 0}', {"Origin": server.url.rstrip("/")})
     with urllib.request.urlopen(own, timeout=60) as response:
         assert "access-control-allow-origin" not in response.headers and b'"runs"' in response.read()
@@ -152,6 +158,7 @@ def test_another_host_name_is_refused(server: Any) -> None:
         ("0.0.0.0", "192.168.1.7:7860", True),
         ("0.0.0.0", "films.example", False),
         ("0.0.0.0", "a b]c", False),
+        ("127.0.0.1", "My-Machine:7860", True),
     ],
 )
 def test_names_that_lead_here(bound: str, asked: str, ours: bool) -> None:
@@ -160,7 +167,7 @@ def test_names_that_lead_here(bound: str, asked: str, ours: bool) -> None:
 
     async def app(*_: Any) -> None: ...
 
-    assert _OwnNameOnly(app, bound)._is_ours(asked) == ours
+    assert _OwnNameOnly(app, bound, "my-machine")._is_ours(asked) == ours
 
 
 def test_too_many_at_once_are_refused() -> None:
