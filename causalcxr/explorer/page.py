@@ -13,6 +13,19 @@ from causalcxr.support.html import page_template
 __all__ = ["LIMIT", "SECURITY", "gallery_page", "live_page"]
 
 LIMIT = 50  # grey levels: the ends of the one scale of all differences
+SCRIPTS = (  # of the page, in this order
+    "state",
+    "values",
+    "controls",
+    "graph",
+    "patients",
+    "asking",
+    "pictures",
+    "compare",
+    "tables",
+    "keep",
+    "begin",
+)
 POLICY = {
     "default-src": "'none'",
     "script-src": "'unsafe-inline'",
@@ -73,5 +86,5 @@ def _render(explorer: Explorer, described: Mapping[str, Any]) -> str:
     policy = "; ".join(f"{key} {value}" for key, value in POLICY.items() if key != "frame-ancestors")  # a header's
     title = ", ".join(run.name for run in explorer.runs)
     has_race = "race" in explorer.graph.attributes
-    template = page_template("causalcxr.explorer", "page.html.j2")
-    return template.render(data=data, policy=policy, title=title, has_race=has_race, **described)
+    template = page_template("causalcxr.explorer", "web/page.html.j2")
+    return template.render(scripts=SCRIPTS, data=data, policy=policy, title=title, has_race=has_race, **described)
