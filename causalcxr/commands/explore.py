@@ -159,6 +159,7 @@ def _data_hash(opened: "Run") -> str:
 def _explored(opened: "Run", name: str) -> "Explored":
     from causalcxr.evaluation.evaluate import device_of
     from causalcxr.explorer.explorer import Explored
+    from causalcxr.explorer.readings import quality
     from causalcxr.runs import load
 
     if "image" not in opened.finished_stages():
@@ -166,4 +167,6 @@ def _explored(opened: "Run", name: str) -> "Explored":
     device = device_of(opened.config)
     has_evaluator = (opened.folder / "evaluator.safetensors").exists()
     evaluator = opened.load_predictor("evaluator").to(device) if has_evaluator else None
-    return Explored(name, opened.folder, load(opened.folder, device), evaluator)
+    return Explored(
+        name, opened.folder, load(opened.folder, device), evaluator, quality(opened.graph, opened.folder)
+    )

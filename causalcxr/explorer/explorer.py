@@ -4,7 +4,7 @@ import base64
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ DRAWS_SHOWN = 4  # of several draws, beside their mean
 
 @dataclass(frozen=True)
 class Explored:
-    """A run that the page shows. `evaluator` is None where the run has none."""
+    """A run that the page shows. `evaluator` is None where the run has none; `quality`: see `readings.quality`."""
 
     name: str
     folder: Path
     scm: StructuralCausalModel
     evaluator: Predictor | None
+    quality: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,9 @@ class Explorer:
     def _readings(self, run: Explored, known: _Known, found: Answer, moved: set[str]) -> dict[str, Any]:
         if run.evaluator is None or known.read is None:
             return {}
-        return readings(self.graph, known.read, read(run.evaluator, found.image), _attributes(found), moved)
+        now = read(run.evaluator, found.image)
+        reads = readings(self.graph, known.read, now, _attributes(found), moved)
+        return {name: one | {"quality": run.quality.get(name, "")} for name, one in reads.items()}
 
     def _decoded(self, exact: Exact) -> dict[str, Any]:
         return {name: decode(self.graph[name], exact.attributes[name])[0] for name in self.graph.attributes}

@@ -1,6 +1,9 @@
 """What the run's evaluator reads on an image, and how that changes."""
 
+import json
 from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +13,23 @@ from causalcxr.graph import Graph
 from causalcxr.predictors.predictor import Prediction, Predictor
 from causalcxr.values import Batch
 
-__all__ = ["TOLERANCE", "read", "readings"]
+__all__ = ["TOLERANCE", "quality", "read", "readings"]
 
 TOLERANCE = 0.05  # of a probability, or of a number's range
+
+
+def quality(graph: Graph, folder: Path) -> dict[str, str]:
+    """By attribute how good a run's evaluator is on its test split, in words, as metrics.json has it."""
+    measured, found = {}, {}
+    with suppress(OSError, ValueError, KeyError):  # not evaluated, or not to be read
+        measured = json.loads((folder / "metrics.json").read_text("utf-8"))["metrics"]
+    for name in graph.attributes:
+        error, auroc = (measured.get(f"classifier/evaluator/{name}/{what}") for what in ("error", "auroc"))
+        if error is not None and not graph[name].is_discrete:
+            found[name] = f"error {error['value']:.3g} {graph[name].unit}".rstrip()
+        elif auroc is not None:
+            found[name] = f"AUROC {auroc['value'] / 100:.2f}"
+    return found
 
 
 @torch.no_grad()

@@ -274,3 +274,24 @@ def test_what_the_command_refuses(arguments: list[str], said: str) -> None:
     with pytest.raises(CausalCXRError, match=said) as error:
         run(arguments)
     assert "\n" not in str(error.value)
+
+
+def test_how_good_the_evaluator_is(runs: list[Path], tmp_path: Path) -> None:
+    """From the run's own evaluation; nothing is said of a run that was not evaluated."""
+    import json
+    import shutil
+
+    from causalcxr.explorer.readings import quality
+    from causalcxr.graph import load_graph
+
+    other = tmp_path / "evaluated"
+    shutil.copytree(runs[0], other)
+    assert quality(load_graph("chest"), other) == {}
+    metrics = {
+        "classifier/evaluator/sex/auroc": {"value": 94.68},
+        "classifier/evaluator/age/error": {"value": 4.891},
+    }
+    (other / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+    reads = open_explorer([str(other)]).answer(OLDER)["runs"][0]["reads"]
+    said = {name: one["quality"] for name, one in reads.items()}
+    assert said == {"sex": "AUROC 0.95", "race": "", "age": "error 4.89 years", "finding": ""}

@@ -29,9 +29,9 @@ function showTables(answer) {
     const sign = change > 0 ? "+" : "";
     const unit = one.unit ? ` ${one.unit}` : "";
     const expected = one.stays ? "should stay" : "may change";
-    return [`${names.length > 1 ? `${run.name}: ` : ""}${one.what}`, number(one.before, digits) + unit, number(one.after, digits) + unit, { text: sign + number(change, digits), className }, expected];
+    return [`${names.length > 1 ? `${run.name}: ` : ""}${one.what}`, number(one.before, digits) + unit, number(one.after, digits) + unit, { text: sign + number(change, digits), className }, expected, one.quality || "not evaluated"];
   }));
-  table("reads", ["", "as recorded", "counterfactual", "change", ""], reads);
+  table("reads", ["", "as recorded", "counterfactual", "change", "", "how good it is"], reads);
   get("read").hidden = !reads.length;
   const per = (title, of) => [title, ...answer.runs.map(of)];
   const rows = [
