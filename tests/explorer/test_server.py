@@ -75,6 +75,25 @@ def test_an_uploaded_film(server: Any, explorer: Explorer, kind: str) -> None:
     assert "read_film" in answer["python"] and answer["exact"] is None
 
 
+def test_a_dicom_film(server: Any) -> None:
+    """Twelve bits in sixteen, dark bones: as a cohort of DICOM files has it."""
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    kind = pydicom.uid.DigitalXRayImageStorageForPresentation
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = kind
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = pydicom.uid.generate_uid()
+    file.Rows = file.Columns = 64
+    file.SamplesPerPixel, file.PhotometricInterpretation, file.PixelRepresentation = 1, "MONOCHROME1", 0
+    file.BitsAllocated, file.BitsStored, file.HighBit = 16, 12, 11
+    file.PixelData = np.linspace(0, 4095, 64 * 64).round().astype("<u2").tobytes()
+    content = io.BytesIO()
+    file.save_as(content, enforce_file_format=True)
+    levels = np.frombuffer(base64.b64decode(server.upload(content.getvalue(), "film.dcm")["data"]), np.uint8)
+    assert levels[:32].mean() > 240 and levels[-32:].mean() < 15
+
+
 def test_sixteen_bits_are_scaled_by_their_range(server: Any) -> None:
     """Not clipped, nor taken for 8 bits: half of 65,535 is mid-grey."""
     levels = np.full((64, 64), 32768, np.uint16)
