@@ -77,16 +77,18 @@ class Run:
         seconds = known.get("seconds", {}) | facts.pop("seconds", {})
         write_json(self.folder / "provenance.json", {**known, **facts, "seconds": seconds})
 
-    def refuse_other_data(self, data_hash: str) -> None:
-        """Raises RunError if `data.prepared`, which may have moved, is not the cohort that the run began with.
-
-        A run that fine-tunes another one began with the cohort of that.
-        """
+    @property
+    def begun(self) -> "Run":
+        """The run whose cohort this one began with: itself, or the one that it fine-tunes."""
         base = self.config.base if "data_hash" not in self.provenance else ""
-        begun = open_run(base) if base else self
+        return open_run(base) if base else self
+
+    def refuse_other_data(self, data_hash: str) -> None:
+        """Raises RunError if `data.prepared`, which may have moved, is not the cohort that the run began with."""
+        begun = self.begun
         begun_with = begun.provenance.get("data_hash", data_hash)
         if self.config.data.prepared and begun_with != data_hash:
-            advice = "fine-tune on the same" if base else "choose another run=, or delete the folder"
+            advice = "fine-tune on the same" if begun is not self else "choose another run=, or delete the folder"
             raise RunError(
                 f"run '{begun.folder}' was begun with other data than data.prepared={self.config.data.prepared} "
                 f"holds (hash {begun_with[:12]}, now {data_hash[:12]}); {advice}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalcxr.commands.arguments import Parser, say
-from causalcxr.support.errors import ConfigError, RunError, nearest
+from causalcxr.support.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,12 +112,10 @@ def _open(folder: str, words: Sequence[str]) -> tuple["Run", "Config", "Cohort"]
     """The run, its settings and its cohort."""
     from causalcxr.config import override_config
     from causalcxr.data.preparation import open_cohort
-    from causalcxr.evaluation.evaluate import DATA_PLACES
+    from causalcxr.evaluation.evaluate import refuse_settings
     from causalcxr.runs import open_run
 
-    for word in words:
-        if (key := word.partition("=")[0]) not in DATA_PLACES:
-            raise ConfigError(f"embed: '{key}' can't be set here; {nearest(key, DATA_PLACES)}")
+    refuse_settings(words, "embed")
     opened = open_run(folder)
     if opened.graph.image is None:
         raise RunError(f"run '{folder}' is of graph '{opened.graph.name}', which has no image to embed")

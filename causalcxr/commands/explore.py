@@ -32,7 +32,6 @@ pip install 'causalcxr[explorer]'; Ctrl-C ends it.
 data.root=FOLDER, data.prepared=FOLDER, data.cache=FOLDER where the data lie elsewhere by now
 """
 SHOWN = 6  # patients of a page that is written
-DATA_KEYS = ("data.root", "data.prepared", "data.cache")
 
 
 def run(arguments: list[str]) -> None:
@@ -80,8 +79,6 @@ def _parse(arguments: list[str]) -> Namespace:
         raise ConfigError("explore: --patients is of a page that is written; say --static OUT.html with it")
     if options.patients is not None and options.patients < 1:
         raise ConfigError(f"explore: --patients expects at least 1, got {options.patients}")
-    if odd := [word for word in options.runs if "=" in word]:
-        raise ConfigError(f"explore: '{odd[0]}' can't be set here; {nearest(odd[0].partition('=')[0], DATA_KEYS)}")
     if options.static and not options.static.lower().endswith((".html", ".htm")):
         raise ConfigError(f"explore: --static '{options.static}' is no page; expected an ending of .html")
     return options
@@ -98,13 +95,16 @@ def open_explorer(folders: Sequence[str], words: Sequence[str] = (), split: str 
     """The runs on the first one's cohort."""
     from causalcxr.config import override_config
     from causalcxr.data.preparation import open_cohort
+    from causalcxr.evaluation.evaluate import DATA_PLACES, refuse_settings
     from causalcxr.explorer.explorer import Explorer
     from causalcxr.explorer.patients import Patients
     from causalcxr.runs import open_run
 
-    for word in words:
-        if (key := word.partition("=")[0]) not in DATA_KEYS:
-            raise ConfigError(f"explore: '{key}' can't be set here; {nearest(key, DATA_KEYS)}")
+    refuse_settings(words, "explore")
+    if odd := [folder for folder in folders if "=" in folder]:
+        raise ConfigError(
+            f"explore: '{odd[0]}' can't be set here; {nearest(odd[0].partition('=')[0], DATA_PLACES)}"
+        )
     once = {Path(folder).resolve(): folder for folder in folders}.values()
     opened = [open_run(folder) for folder in once]
     _refuse_others(opened)
@@ -145,14 +145,9 @@ def _refuse_others(opened: Sequence["Run"]) -> None:
 
 
 def _data_hash(opened: "Run") -> str:
-    """Of the cohort that a run began with, or the run that it fine-tunes; "" where that is not known any more."""
-    from causalcxr.runs import open_run
-
-    known = opened.provenance.get("data_hash", "")
-    if known or not opened.config.base:
-        return known
-    with suppress(RunError):
-        return open_run(opened.config.base).provenance.get("data_hash", "")
+    """Of the cohort that a run began with; "" where that is not known any more."""
+    with suppress(RunError):  # the run that it fine-tunes has gone
+        return opened.begun.provenance.get("data_hash", "")
     return ""
 
 

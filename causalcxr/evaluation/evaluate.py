@@ -33,7 +33,7 @@ from causalcxr.support.errors import ConfigError, RunError, nearest
 from causalcxr.support.files import write_json
 from causalcxr.support.progress import progress_bar
 
-__all__ = ["DATA_PLACES", "device_of", "evaluate"]
+__all__ = ["DATA_PLACES", "device_of", "evaluate", "refuse_settings"]
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,13 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
                 f"(what can: {', '.join(known)})"
             )
     return folders[0], overrides
+
+
+def refuse_settings(words: Sequence[str], command: str) -> None:
+    """Raises ConfigError: one of the words key=value says something else than where the data are by now."""
+    for word in words:
+        if (key := word.partition("=")[0]) not in DATA_PLACES:
+            raise ConfigError(f"{command}: '{key}' can't be set here; {nearest(key, DATA_PLACES)}")
 
 
 def device_of(config: Config) -> str:

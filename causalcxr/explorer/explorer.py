@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from causalcxr.scm import Abduction, StructuralCausalModel
 from causalcxr.support.errors import GraphError
 from causalcxr.values import Batch, decode, encode, readable
 
-__all__ = ["DRAWS_SHOWN", "Explored", "Explorer", "packed"]
+__all__ = ["DRAWS_SHOWN", "Explored", "Explorer", "packed", "packed_levels"]
 
 REMEMBERED = 64  # abducted patients of all runs; an uploaded film is never among them
 DRAWS_SHOWN = 4  # of several draws, beside their mean
@@ -103,7 +104,7 @@ class Explorer:
             ]
             exact, moved = _exact(asked), self._moved(question)
             shown = [self._shown(*of, moved, exact) for of in zip(self.runs, known, found, strict=True)]
-            near = self.patients.near(_attributes(found[0]))
+            near = self.patients.near(self._coded(found[0].attributes))
         return {
             "question": question.settings(),
             "patient": self.patients.about(question.row),
@@ -150,28 +151,29 @@ class Explorer:
 
     def _moved(self, question: Question) -> set[str]:
         """The attributes of the image that an effect lets change."""
-        below = set(self.graph.descendants(*question.do)) & set(self.graph.attributes)
-        return {"direct": set(question.do), "indirect": below - set(question.do)}.get(
-            question.effect, below | set(question.do)
-        )
+        changed = set(question.do)
+        below = set(self.graph.descendants(*changed)) & set(self.graph.attributes)
+        if question.effect == "direct":
+            return changed
+        return below - changed if question.effect == "indirect" else below | changed
 
     def _shown(
         self, run: Explored, known: _Known, found: Answer, moved: set[str], exact: Exact | None
     ) -> dict[str, Any]:
-        image, attributes = found.image, self._words(found.attributes)
+        image, attributes, several = found.image, found.attributes, len(found) > 1
+        coded = self._coded(attributes)
         base = found.factual[run.scm.image_mechanism.variable.name][0]
-        several = len(found) > 1
         return {
             "name": run.name,
             "image": packed(image),
             "base": packed(base),
             "draws": self._draws(found, moved) if several else [],
-            "shares": self._shares(found, moved) if several else {},
-            "attributes": attributes,
+            "shares": self._shares(found, coded, moved) if several else {},
+            "attributes": self._words(attributes),
             "change": _size(image - base),
             "null": {"image": packed(known.null), "change": _size(known.null - known.film)},
             "spread": found.spread if several else None,
-            "reads": self._readings(run, known, found, moved),
+            "reads": self._readings(run, known, image, coded, moved),
             "error": _error(image - base, exact),
         }
 
@@ -184,21 +186,25 @@ class Explorer:
             for i in range(min(len(found), DRAWS_SHOWN))
         ]
 
-    def _shares(self, found: Answer, moved: set[str]) -> dict[str, str]:
+    def _shares(self, found: Answer, attributes: Batch, moved: set[str]) -> dict[str, str]:
         """In how many draws a label is the one that is shown, where it is not in all."""
         counts = {
             name: int((found.drawn[name] == value[0]).sum())
-            for name, value in _attributes(found).items()
+            for name, value in attributes.items()
             if name in moved and self.graph[name].is_discrete
         }
         return {name: f"{count} of {len(found)}" for name, count in counts.items() if count < len(found)}
 
-    def _readings(self, run: Explored, known: _Known, found: Answer, moved: set[str]) -> dict[str, Any]:
+    def _readings(
+        self, run: Explored, known: _Known, image: Tensor, attributes: Batch, moved: set[str]
+    ) -> dict[str, Any]:
         if run.evaluator is None or known.read is None:
             return {}
-        now = read(run.evaluator, found.image)
-        reads = readings(self.graph, known.read, now, _attributes(found), moved)
+        reads = readings(self.graph, known.read, read(run.evaluator, image), attributes, moved)
         return {name: one | {"quality": run.quality.get(name, "")} for name, one in reads.items()}
+
+    def _coded(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {name: encode(self.graph[name], value, 1) for name, value in values.items()}
 
     def _decoded(self, exact: Exact) -> dict[str, Any]:
         return {name: decode(self.graph[name], exact.attributes[name])[0] for name in self.graph.attributes}
@@ -220,13 +226,12 @@ def packed(image: Tensor) -> dict[str, Any]:
 
     The browser draws these very levels: no picture format lies between.
     """
-    levels = (255 * image.detach().cpu().double()).round().clamp(0, 255).to(torch.uint8).numpy()
+    return packed_levels((255 * image.detach().cpu().double()).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+def packed_levels(levels: np.ndarray) -> dict[str, Any]:
+    """Levels `uint8 (C, H, W)`, packed."""
     return {"shape": list(levels.shape), "data": base64.b64encode(levels.tobytes()).decode()}
-
-
-def _attributes(found: Answer) -> Batch:
-    """The counterfactual's attributes as the page words them, `(1,)` each."""
-    return {name: encode(found.scm.graph[name], value, 1) for name, value in found.attributes.items()}
 
 
 def _error(effect: Tensor, exact: Exact | None) -> float | None:

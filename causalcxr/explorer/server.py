@@ -1,7 +1,6 @@
 """The page on a port of this machine. It answers who asks it by its own name, and asks nobody itself."""
 
 import asyncio
-import base64
 import ipaddress
 import json
 import socket
@@ -16,7 +15,7 @@ import torch
 
 from causalcxr.data.film import read_film
 from causalcxr.data.source import Unusable
-from causalcxr.explorer.explorer import Explorer
+from causalcxr.explorer.explorer import Explorer, packed_levels
 from causalcxr.explorer.page import SECURITY, live_page
 from causalcxr.support.errors import CausalCXRError, ConfigError, DataError
 
@@ -30,6 +29,7 @@ MOST_BYTES = 100 * 2**20  # of an uploaded film
 SECONDS = 120  # in which it must arrive
 MOST_WAITING = 100  # questions, or films, that wait for their turn
 PORTS = range(7860, 7960)  # the first that is free
+LEFT = "the client has left"
 _ROOM = 65536  # bytes of a question besides its pixels
 
 Scope = dict[str, Any]  # of ASGI, as the two below
@@ -89,27 +89,21 @@ def application(explorer: Explorer, address: str, host: str) -> "Starlette":
         return HTMLResponse(page)
 
     async def answer(request: "Request") -> JSONResponse:
-        async def found() -> dict[str, Any]:
-            content = await _body(request, longest, "the question")
-            with answers.place():
-                async with answers.turn:
-                    if await request.is_disconnected():
-                        return {"error": "the client has left"}
-                    return await asyncio.to_thread(_answered, explorer, content)
-
-        return JSONResponse(await _or_error(found))
+        content = await _body(request, longest, "the question")
+        with answers.place():
+            async with answers.turn:
+                if await request.is_disconnected():
+                    return JSONResponse({"error": LEFT})
+                return JSONResponse(await asyncio.to_thread(_answered, explorer, content))
 
     async def film(request: "Request") -> JSONResponse:
-        async def found() -> dict[str, Any]:
-            content = await _body(request, MOST_BYTES, "the film")
-            with films.place():
-                async with films.turn:
-                    return await asyncio.to_thread(_read, explorer, content, _file_name(request))
+        content = await _body(request, MOST_BYTES, "the film")
+        with films.place():
+            async with films.turn:
+                return JSONResponse(await asyncio.to_thread(_read, explorer, content, _file_name(request)))
 
-        return JSONResponse(await _or_error(found))
-
-    async def left(request: "Request", error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "the client has left"})
+    async def refused(request: "Request", error: Exception) -> JSONResponse:
+        return JSONResponse({"error": LEFT if isinstance(error, ClientDisconnect) else str(error)})
 
     routes = [
         Route("/", index),
@@ -117,7 +111,8 @@ def application(explorer: Explorer, address: str, host: str) -> "Starlette":
         Route("/film", film, methods=["POST"]),
     ]
     middleware = [Middleware(_OwnNameOnly, address=address, host=host)]
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={ClientDisconnect: left})
+    errors = {CausalCXRError: refused, ClientDisconnect: refused}
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=errors)
 
 
 def _missing(error: ImportError) -> ConfigError:
@@ -140,13 +135,6 @@ class _Queue:
             yield
         finally:
             self._waiting -= 1
-
-
-async def _or_error(found: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    try:
-        return await found()
-    except CausalCXRError as error:
-        return {"error": str(error)}
 
 
 async def _body(request: "Request", most: int, what: str) -> bytes:
@@ -188,7 +176,7 @@ def _read(explorer: Explorer, content: bytes, name: str) -> dict[str, Any]:
         pixels = read_film(path, size, channels)
     if isinstance(pixels, Unusable):
         raise DataError(" ".join(pixels.detail.replace(str(path), name).split()))
-    return {"shape": list(pixels.shape), "data": base64.b64encode(pixels.tobytes()).decode()}
+    return packed_levels(pixels)
 
 
 class _OwnNameOnly:

@@ -27,9 +27,9 @@ async function askAll() { // one question at a time; of those that come meanwhil
         showFilmAlone(`State what is recorded of this patient: ${missing.map(({ name }) => name).join(", ")}.`);
         continue;
       }
-      const asked = whom();
+      const before = whom();
       const answer = await answered();
-      if (asked !== whom()) continue; // somebody else is asked about by now
+      if (before !== whom()) continue; // somebody else is asked about by now
       if (answer.error) forget(answer.error);
       else show(answer);
     }
